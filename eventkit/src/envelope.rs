@@ -1,0 +1,345 @@
+//! The wire form: CloudEvents 1.0 in structured JSON, written and read; and the flat first-generation form, read only.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::event::{UpcastError, decode_data};
+use crate::{Event, EventId, InvalidId, Metadata};
+
+/// The content type of a message body (CloudEvents JSON format 1.0.2).
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// One message body, read in one pass that borrows from it; the data stays raw until its type is known.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    wire: Wire<'a>,
+    event_type: Cow<'a, str>,
+    data: &'a RawValue,
+}
+
+/// Every field of both forms; which form it is, the fields tell. An absent text is empty.
+#[derive(Debug, Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow, default)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    source: Cow<'a, str>,
+    #[serde(borrow, default, rename = "type")]
+    event_type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    time: Cow<'a, str>,
+    #[serde(default)]
+    dataversion: Option<Count>,
+    #[serde(borrow, default)]
+    correlationid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    causationid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    userid: Cow<'a, str>,
+    #[serde(default)]
+    priority: Option<Count>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+
+    #[serde(borrow, default, rename = "event_id")]
+    flat_id: Cow<'a, str>,
+    #[serde(borrow, default, rename = "event_type")]
+    flat_type: Cow<'a, str>,
+    #[serde(borrow, default, rename = "timestamp")]
+    flat_time: Cow<'a, str>,
+    #[serde(default, rename = "version")]
+    flat_version: Option<Count>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads a message body in either form. The data is not looked at yet.
+    pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut wire: Wire<'a> = serde_json::from_slice(body).map_err(DecodeError::NotAnEvent)?;
+        if wire.specversion.is_empty() && !wire.flat_type.is_empty() {
+            // First generation: the whole document is the data, and its version is the data's.
+            wire.id = std::mem::take(&mut wire.flat_id);
+            wire.time = std::mem::take(&mut wire.flat_time);
+            wire.dataversion = wire.flat_version;
+            let data = serde_json::from_slice(body).map_err(DecodeError::NotAnEvent)?;
+            let event_type = Cow::Owned(wire_name(&wire.flat_type));
+            return Self { wire, event_type, data }.checked();
+        }
+        match &*wire.specversion {
+            "1.0" => {}
+            "" => return Err(DecodeError::Missing("specversion")),
+            other => return Err(DecodeError::invalid("specversion", format!("{other:?} is not 1.0"))),
+        }
+        let data = wire.data.ok_or(DecodeError::Missing("data"))?;
+        let event_type = std::mem::take(&mut wire.event_type);
+        Self { wire, event_type, data }.checked()
+    }
+
+    fn checked(self) -> Result<Self, DecodeError> {
+        if self.event_type.is_empty() {
+            return Err(DecodeError::Missing("type"));
+        }
+        if self.wire.id.is_empty() {
+            return Err(DecodeError::Missing("id"));
+        }
+        Ok(self)
+    }
+
+    /// The wire name of the event, such as `order.placed`.
+    pub fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
+    /// The event's id as it was sent. [`Envelope::metadata`] checks it.
+    pub fn id(&self) -> &str {
+        &self.wire.id
+    }
+
+    /// The correlation id, or the event's own id where it has none.
+    pub fn correlation_id(&self) -> &str {
+        if self.wire.correlationid.is_empty() { &self.wire.id } else { &self.wire.correlationid }
+    }
+
+    /// The data's version; [`None`] where the producer did not say, which means today's.
+    pub fn data_version(&self) -> Option<u32> {
+        self.wire.dataversion.map(|count| count.0)
+    }
+
+    /// The data, not yet parsed.
+    pub fn data(&self) -> &'a RawValue {
+        self.data
+    }
+
+    /// The event, brought to today's version.
+    pub fn event<E: Event>(&self) -> Result<E, DecodeError> {
+        decode_data(self.data_version().unwrap_or(E::VERSION), self.data)
+    }
+
+    /// The context attributes, checked.
+    pub fn metadata(&self) -> Result<Metadata, DecodeError> {
+        let wire = &self.wire;
+        let id = |name: &'static str, value: &str| EventId::new(value).map_err(|e| DecodeError::invalid_id(name, e));
+        let own = id("id", &wire.id)?;
+        let correlation_id = match &*wire.correlationid {
+            "" => own.clone(),
+            value => id("correlationid", value)?,
+        };
+        let priority = match wire.priority {
+            Some(Count(n @ 0..=9)) => u8::try_from(n).ok(),
+            Some(Count(n)) => return Err(DecodeError::invalid("priority", format!("{n} is not 0 to 9"))),
+            None => None,
+        };
+        Ok(Metadata {
+            id: own,
+            source: wire.source.clone().into_owned(),
+            event_type: self.event_type.clone().into_owned(),
+            time: time(&wire.time)?,
+            data_version: self.data_version().unwrap_or(0),
+            correlation_id,
+            causation_id: if wire.causationid.is_empty() { None } else { Some(id("causationid", &wire.causationid)?) },
+            user_id: (!wire.userid.is_empty()).then(|| wire.userid.clone().into_owned()),
+            priority,
+        })
+    }
+
+    /// The message body of an event.
+    pub fn encode<E: Event>(meta: &Metadata, event: &E) -> Result<Vec<u8>, serde_json::Error> {
+        #[derive(Serialize)]
+        struct Document<'a, E> {
+            specversion: &'static str,
+            id: &'a EventId,
+            source: &'a str,
+            #[serde(rename = "type")]
+            event_type: &'a str,
+            subject: &'a crate::EntityId,
+            time: DateTime<Utc>,
+            datacontenttype: &'static str,
+            dataversion: u32,
+            correlationid: &'a EventId,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            causationid: Option<&'a EventId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            userid: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            priority: Option<u8>,
+            data: &'a E,
+        }
+        serde_json::to_vec(&Document {
+            specversion: "1.0",
+            id: &meta.id,
+            source: &meta.source,
+            event_type: &meta.event_type,
+            subject: event.entity_id(),
+            time: meta.time,
+            datacontenttype: "application/json",
+            dataversion: meta.data_version,
+            correlationid: &meta.correlation_id,
+            causationid: meta.causation_id.as_ref(),
+            userid: meta.user_id.as_deref(),
+            priority: meta.priority,
+            data: event,
+        })
+    }
+}
+
+/// Why a message body is not an event that we can handle. None of these gets better by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, or an attribute of the wrong JSON type.
+    #[error("not an event in JSON: {0}")]
+    NotAnEvent(#[source] serde_json::Error),
+    /// A required attribute is absent.
+    #[error("no `{0}`")]
+    Missing(&'static str),
+    /// An attribute has a value that is not allowed.
+    #[error("`{name}` is invalid: {reason}")]
+    Invalid {
+        /// The attribute.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing here handles this type.
+    #[error("unknown event type {0:?}")]
+    UnknownType(String),
+    /// The data is of a version that this program has not heard of.
+    #[error("{event_type} version {version} is unknown here: this program knows 1 to {known}")]
+    UnknownVersion {
+        /// The wire name.
+        event_type: String,
+        /// As received.
+        version: u32,
+        /// The newest known.
+        known: u32,
+    },
+    /// The data is of an old version and could not be brought to today's.
+    #[error("{event_type} version {from} could not be brought to version {}: {source}", from + 1)]
+    Upcast {
+        /// The wire name.
+        event_type: &'static str,
+        /// The version that the failing step starts from.
+        from: u32,
+        /// Why.
+        source: UpcastError,
+    },
+    /// The data has not the shape that its type and version promise.
+    #[error("the data is not a {event_type} version {version}: {source}")]
+    Data {
+        /// The wire name.
+        event_type: &'static str,
+        /// The version it claims.
+        version: u32,
+        /// Where it differs.
+        source: serde_json::Error,
+    },
+}
+
+impl DecodeError {
+    fn invalid(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid { name, reason: reason.into() }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "used as a map_err argument")]
+    fn invalid_id(name: &'static str, reason: InvalidId) -> Self {
+        Self::invalid(name, reason.to_string())
+    }
+}
+
+/// `order.placed` of the first generation's `OrderPlaced`: the first word is the entity.
+fn wire_name(flat: &str) -> String {
+    let mut name = String::with_capacity(flat.len() + 2);
+    let mut words = 0;
+    for (i, c) in flat.char_indices() {
+        if c.is_ascii_uppercase() && i > 0 {
+            name.push(if words == 0 { '.' } else { '_' });
+            words += 1;
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
+/// RFC 3339; a time without a zone, as many scripts write it, is UTC.
+fn time(text: &str) -> Result<DateTime<Utc>, DecodeError> {
+    if text.is_empty() {
+        return Err(DecodeError::Missing("time"));
+    }
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| time.with_timezone(&Utc))
+        .or_else(|error| text.parse::<NaiveDateTime>().map(|time| time.and_utc()).map_err(|_| error))
+        .map_err(|error| DecodeError::invalid("time", error.to_string()))
+}
+
+/// A small whole number, as a JSON number or, as some CloudEvents SDKs write extensions, as a string.
+#[derive(Debug, Clone, Copy)]
+struct Count(u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountVisitor;
+        impl Visitor<'_> for CountVisitor {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from 0 to 4294967295")
+            }
+
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Count, E> {
+                u32::try_from(n).map(Count).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(n), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
+                text.parse().map(Count).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(CountVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_generation_names_become_wire_names() {
+        for (flat, wire) in [
+            ("OrderPlaced", "order.placed"),
+            ("PaymentProcessed", "payment.processed"),
+            ("UserStatusChanged", "user.status_changed"),
+            ("order.placed", "order.placed"),
+        ] {
+            assert_eq!(wire_name(flat), wire);
+        }
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_utc() {
+        assert_eq!(time("2024-01-01T10:00:00.5").unwrap(), time("2024-01-01T12:00:00.5+02:00").unwrap());
+        assert!(time("yesterday").is_err());
+    }
+
+    #[test]
+    fn what_is_not_an_event_is_refused_with_its_reason() {
+        let refusal = |body: &str| Envelope::decode(body.as_bytes()).unwrap_err().to_string();
+        assert!(refusal("hello").starts_with("not an event in JSON"));
+        assert!(refusal("[]").starts_with("not an event in JSON"));
+        assert_eq!(refusal("{}"), "no `specversion`");
+        assert_eq!(refusal(r#"{"specversion":"1.0","type":"a.b","data":{}}"#), "no `id`");
+        assert_eq!(refusal(r#"{"specversion":"1.0","id":"1","data":{}}"#), "no `type`");
+        assert_eq!(refusal(r#"{"specversion":"1.0","id":"1","type":"a.b"}"#), "no `data`");
+        assert_eq!(refusal(r#"{"specversion":"0.3","id":"1"}"#), "`specversion` is invalid: \"0.3\" is not 1.0");
+        assert_eq!(refusal(r#"{"event_type":"OrderPlaced"}"#), "no `id`");
+    }
+
+    #[test]
+    fn numbers_may_be_written_as_strings() {
+        let body = br#"{"specversion":"1.0","id":"1","type":"a.b","dataversion":"2","data":{}}"#;
+        assert_eq!(Envelope::decode(body).unwrap().data_version(), Some(2));
+    }
+}

@@ -1,0 +1,323 @@
+//! An event, declared once, and what surrounds it when it is stored.
+
+use std::fmt;
+use std::ops::Deref;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::envelope::{DecodeError, Envelope};
+use crate::{EntityId, EventId};
+
+/// A fact that happened to one entity. Implement it once per event; its subject, filter, wire name and catalog
+/// entry are computed from these.
+pub trait Event: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
+    /// The wire name, `<entity>.<event>`, in the past tense: `order.placed`. It is on disk for ever: renaming it
+    /// makes a new event.
+    const TYPE: &'static str;
+
+    /// The version of the data's shape, from 1. Raise it with a change that an old reader or an old event would not
+    /// survive, and teach [`Event::upcast`] the step.
+    const VERSION: u32 = 1;
+
+    /// The entity that this happened to.
+    fn entity_id(&self) -> &EntityId;
+
+    /// Turns data of version `from` into data of version `from + 1`. Called once per step until
+    /// [`Event::VERSION`] is reached.
+    fn upcast(from: u32, data: Value) -> Result<Value, UpcastError> {
+        let _ = data;
+        Err(UpcastError::no_step(from))
+    }
+}
+
+/// Data of an old version that could not be brought to today's.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UpcastError(String);
+
+impl UpcastError {
+    /// What is wrong with the old data.
+    pub fn new(reason: impl fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+
+    /// There is no way from version `from` on.
+    pub fn no_step(from: u32) -> Self {
+        Self(format!("no upcast from version {from}"))
+    }
+}
+
+/// Decodes the data of an `E`, through as many upcasts as its version needs.
+pub(crate) fn decode_data<E: Event>(version: u32, data: &RawValue) -> Result<E, DecodeError> {
+    let (event_type, known) = (E::TYPE, E::VERSION);
+    if version > known || version == 0 {
+        return Err(DecodeError::UnknownVersion { event_type: event_type.into(), version, known });
+    }
+    if version == known {
+        return serde_json::from_str(data.get())
+            .map_err(|source| DecodeError::Data { event_type, version, source });
+    }
+    let wrong = |source| DecodeError::Data { event_type, version, source };
+    let mut value: Value = serde_json::from_str(data.get()).map_err(wrong)?;
+    for from in version..known {
+        value = E::upcast(from, value).map_err(|source| DecodeError::Upcast { event_type, from, source })?;
+    }
+    serde_json::from_value(value).map_err(wrong)
+}
+
+/// A closed set of events, as an enum: those of one aggregate, or those that a view follows. Made by [`events!`].
+///
+/// [`events!`]: crate::events
+pub trait EventSet: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The wire names of the set.
+    const TYPES: &'static [&'static str];
+
+    /// The wire name and the version of this event.
+    fn kind(&self) -> (&'static str, u32);
+
+    /// The entity that it happened to.
+    fn entity_id(&self) -> &EntityId;
+
+    /// Decodes the event of an envelope.
+    fn decode(envelope: &Envelope<'_>) -> Result<Self, DecodeError>;
+
+    /// The message body: the event in its envelope.
+    fn encode(&self, meta: &Metadata) -> Result<Vec<u8>, serde_json::Error>;
+}
+
+/// Declares an enum over events and implements [`EventSet`] and `From` for it.
+///
+/// ```
+/// # use eventkit::{EntityId, Event};
+/// # #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+/// # pub struct LampLit { lamp_id: EntityId }
+/// # impl Event for LampLit { const TYPE: &'static str = "lamp.lit"; fn entity_id(&self) -> &EntityId { &self.lamp_id } }
+/// eventkit::events! {
+///     /// What can happen to a lamp.
+///     pub enum LampEvent { Lit(LampLit) }
+/// }
+/// ```
+#[macro_export]
+macro_rules! events {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($variant:ident($event:ty)),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        #[expect(missing_docs, reason = "each variant is documented by its event")]
+        $vis enum $name { $($variant($event)),+ }
+
+        impl $crate::EventSet for $name {
+            const TYPES: &'static [&'static str] = &[$(<$event as $crate::Event>::TYPE),+];
+
+            fn kind(&self) -> (&'static str, u32) {
+                match self {
+                    $(Self::$variant(_) => (<$event as $crate::Event>::TYPE, <$event as $crate::Event>::VERSION)),+
+                }
+            }
+
+            fn entity_id(&self) -> &$crate::EntityId {
+                match self { $(Self::$variant(event) => $crate::Event::entity_id(event)),+ }
+            }
+
+            fn decode(envelope: &$crate::Envelope<'_>) -> Result<Self, $crate::DecodeError> {
+                match envelope.event_type() {
+                    $(<$event as $crate::Event>::TYPE => envelope.event::<$event>().map(Self::$variant),)+
+                    other => Err($crate::DecodeError::UnknownType(other.to_owned())),
+                }
+            }
+
+            fn encode(&self, meta: &$crate::Metadata) -> Result<Vec<u8>, $crate::serde_json::Error> {
+                match self { $(Self::$variant(event) => $crate::Envelope::encode(meta, event)),+ }
+            }
+        }
+
+        $(impl From<$event> for $name {
+            fn from(event: $event) -> Self { Self::$variant(event) }
+        })+
+    };
+}
+
+/// What is known about an event besides its data: the CloudEvents context attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Metadata {
+    /// `id`, unique over all events.
+    pub id: EventId,
+    /// `source`: who produced it, a URI reference such as `/order-service`.
+    pub source: String,
+    /// `type`: the wire name, such as `order.placed`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// `time`: when it happened, by its producer's clock.
+    pub time: DateTime<Utc>,
+    /// `dataversion`: the version of the data as stored.
+    #[serde(rename = "dataversion")]
+    pub data_version: u32,
+    /// `correlationid`: shared by everything that one outside request led to.
+    #[serde(rename = "correlationid")]
+    pub correlation_id: EventId,
+    /// `causationid`: the event or request that directly led to this one.
+    #[serde(rename = "causationid")]
+    pub causation_id: Option<EventId>,
+    /// `userid`: on whose behalf.
+    #[serde(rename = "userid")]
+    pub user_id: Option<String>,
+    /// `priority`, 0 to 9, for readers that sort by it; the system itself does not.
+    pub priority: Option<u8>,
+}
+
+/// An event as it stands on the log. Dereferences to the event.
+#[derive(Debug, Clone)]
+pub struct Recorded<E> {
+    /// The event.
+    pub event: E,
+    /// Its context.
+    pub meta: Metadata,
+    /// The entity's version after it, from 1; 0 if it came from outside and stands in no aggregate's history.
+    pub version: u64,
+    /// Its position on the log.
+    pub sequence: u64,
+}
+
+impl<E> Recorded<E> {
+    /// The cause of whatever is done because of this event.
+    pub fn cause(&self) -> Cause {
+        Cause::event(&self.meta)
+    }
+
+    /// The same record of another event.
+    pub fn map<F>(self, f: impl FnOnce(E) -> F) -> Recorded<F> {
+        Recorded { event: f(self.event), meta: self.meta, version: self.version, sequence: self.sequence }
+    }
+}
+
+impl<E> Deref for Recorded<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        &self.event
+    }
+}
+
+/// Why something is done: a request or an event. Whatever is recorded because of it carries its correlation and
+/// gets an id derived from it, so that doing the same thing twice for the same cause records it once.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    id: EventId,
+    correlation_id: EventId,
+    user_id: Option<String>,
+    /// Set for an event that is taken over from another producer: it keeps its id and its time.
+    adopted: Option<(EventId, DateTime<Utc>)>,
+}
+
+impl Cause {
+    /// A request from outside, known by `id`: a fresh one, or one computed from the client's idempotency key.
+    pub fn request(id: EventId) -> Self {
+        Self { correlation_id: id.clone(), id, user_id: None, adopted: None }
+    }
+
+    /// A stored event.
+    pub fn event(meta: &Metadata) -> Self {
+        Self {
+            id: meta.id.clone(),
+            correlation_id: meta.correlation_id.clone(),
+            user_id: meta.user_id.clone(),
+            adopted: None,
+        }
+    }
+
+    /// Another producer's event that is recorded as it is, under its own id and time.
+    pub fn adopting(meta: &Metadata) -> Self {
+        Self { adopted: Some((meta.id.clone(), meta.time)), ..Self::event(meta) }
+    }
+
+    /// On whose behalf.
+    #[must_use]
+    pub fn by_user(self, user_id: impl Into<String>) -> Self {
+        Self { user_id: Some(user_id.into()), ..self }
+    }
+
+    /// The id of the request or event.
+    pub fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    /// The correlation id that everything led to by it carries.
+    pub fn correlation_id(&self) -> &EventId {
+        &self.correlation_id
+    }
+
+    /// An id for something done because of this, the same each time for the same `what`.
+    ///
+    /// It is a UUIDv7 (RFC 9562) with the cause's timestamp and a hash in place of the random bits; where the cause's
+    /// id carries no timestamp, a UUIDv5.
+    pub fn derive(&self, what: &str) -> EventId {
+        let hash = Uuid::new_v5(&NAMESPACE, format!("{}\n{what}", self.id).as_bytes());
+        let timestamp = Uuid::try_parse(self.id.as_str()).ok().filter(|id| id.get_version_num() == 7);
+        let Some(timestamp) = timestamp else { return hash.into() };
+        let (mut bytes, time) = (*hash.as_bytes(), timestamp.as_bytes());
+        bytes[..6].copy_from_slice(&time[..6]);
+        bytes[6] = 0x70 | (bytes[6] & 0x0f);
+        Uuid::from_bytes(bytes).into()
+    }
+
+    /// The context of the `index`th event that `source` records on `entity` because of this.
+    pub(crate) fn metadata(&self, source: &str, kind: (&'static str, u32), entity: &EntityId, index: usize) -> Metadata {
+        let (event_type, data_version) = kind;
+        let derived = || self.derive(&format!("{event_type} {entity} {index}"));
+        let (id, time, causation_id) = match &self.adopted {
+            Some((id, time)) if index == 0 => (id.clone(), *time, None),
+            _ => (derived(), Utc::now().trunc_subsecs(6), Some(self.id.clone())),
+        };
+        Metadata {
+            id,
+            source: source.to_owned(),
+            event_type: event_type.to_owned(),
+            time,
+            data_version,
+            correlation_id: self.correlation_id.clone(),
+            causation_id,
+            user_id: self.user_id.clone(),
+            priority: None,
+        }
+    }
+
+    /// The `Nats-Msg-Id` for an event recorded because of this. It is the event's id, except for an adopted event:
+    /// the original message holds that id in the stream's duplicate window already.
+    pub(crate) fn message_id(&self, id: &EventId) -> String {
+        match &self.adopted {
+            Some((adopted, _)) if adopted == id => format!("adopted:{id}"),
+            _ => id.to_string(),
+        }
+    }
+}
+
+/// Namespace of derived ids. Changing it makes every repeat after the change a new event.
+const NAMESPACE: Uuid = Uuid::from_u128(0x7d1c_6c2e_54f1_4c0b_9a57_0f35_7be3_a1d4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeat_of_the_same_cause_derives_the_same_id() {
+        let cause = Cause::request(EventId::generate());
+        assert_eq!(cause.derive("a"), cause.derive("a"));
+        assert_ne!(cause.derive("a"), cause.derive("b"));
+        assert_ne!(cause.derive("a"), Cause::request(EventId::generate()).derive("a"));
+    }
+
+    #[test]
+    fn a_derived_id_is_a_uuid_v7_of_the_causes_time() {
+        let cause = Cause::request(EventId::generate());
+        let parse = |id: &EventId| Uuid::try_parse(id.as_str()).unwrap();
+        let derived = parse(&cause.derive("a"));
+        assert_eq!(derived.get_version_num(), 7);
+        assert_eq!(derived.get_timestamp().unwrap().to_unix().0, parse(cause.id()).get_timestamp().unwrap().to_unix().0);
+        let foreign = Cause::request(EventId::new("evt-1").unwrap());
+        assert_eq!(parse(&foreign.derive("a")).get_version_num(), 5);
+    }
+}

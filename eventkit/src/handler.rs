@@ -1,0 +1,59 @@
+//! What a consumer's author writes: a handler per event, which returns and never touches acks.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::{Event, Recorded};
+
+/// Reacts to one type of event. Implement it on one struct for as many event types as belong together.
+///
+/// The same event may be handled more than once (a crash between the effect and its mark), so an effect needs a
+/// key of its own: commands given with [`Recorded::cause`] have one by themselves.
+pub trait Handler<E: Event>: Send + Sync + 'static {
+    /// Handles one event. `Ok` means done for good. `?` on any error means "try again later"; `.or_reject()?` means "this
+    /// will never work" and sends the event to the dead letters at once.
+    fn handle(&self, event: Recorded<E>) -> impl Future<Output = HandlerResult> + Send;
+}
+
+impl<E: Event, H: Handler<E>> Handler<E> for Arc<H> {
+    fn handle(&self, event: Recorded<E>) -> impl Future<Output = HandlerResult> + Send {
+        H::handle(self, event)
+    }
+}
+
+/// What a handler returns.
+pub type HandlerResult = Result<(), HandlerError>;
+
+/// Why an event was not handled.
+#[derive(Debug)]
+pub enum HandlerError {
+    /// It may work later: tried again with growing delays, until the attempts are used up.
+    Retry(anyhow::Error),
+    /// It will never work: a dead letter at once.
+    Reject(anyhow::Error),
+}
+
+impl HandlerError {
+    /// Refuses the event for good.
+    pub fn reject(reason: impl Into<anyhow::Error>) -> Self {
+        Self::Reject(reason.into())
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::Retry(error.into())
+    }
+}
+
+/// Spells giving up: `parse(address).or_reject()?`.
+pub trait OrReject<T> {
+    /// Turns an error into one that is not worth a retry.
+    fn or_reject(self) -> Result<T, HandlerError>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrReject<T> for Result<T, E> {
+    fn or_reject(self) -> Result<T, HandlerError> {
+        self.map_err(HandlerError::reject)
+    }
+}

@@ -1,0 +1,175 @@
+//! The two kinds of identifier: of an entity (a subject token) and of an event (a CloudEvents `id`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The identity of one entity: an order, an account, a warehouse.
+///
+/// It is one NATS subject token: 1 to 64 of `A-Z a-z 0-9 _ -`. Anything else is refused where it enters the
+/// system, because a dot or a wildcard in it would change which subject an event is stored under.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "Cow<'_, str>")]
+pub struct EntityId(Arc<str>);
+
+impl EntityId {
+    /// The longest identifier, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// Checks and takes `id`.
+    pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidId> {
+        let id = id.as_ref();
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        if id.is_empty() || id.len() > Self::MAX_LEN || !id.bytes().all(legal) {
+            return Err(InvalidId::entity(id));
+        }
+        Ok(Self(id.into()))
+    }
+
+    /// A new, time-ordered identifier (UUIDv7).
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().to_string().into())
+    }
+
+    /// The identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The identity of one event: the CloudEvents `id` and the `Nats-Msg-Id` of its message.
+///
+/// Ours are UUIDv7, or derived from the event that caused them ([`crate::Cause::derive`]). Those of other
+/// producers are taken as they come: 1 to 128 visible ASCII characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "Cow<'_, str>")]
+pub struct EventId(Arc<str>);
+
+impl EventId {
+    /// The longest identifier, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Checks and takes `id`.
+    pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidId> {
+        let id = id.as_ref();
+        if id.is_empty() || id.len() > Self::MAX_LEN || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(InvalidId::event(id));
+        }
+        Ok(Self(id.into()))
+    }
+
+    /// A new, time-ordered identifier (UUIDv7).
+    pub fn generate() -> Self {
+        Uuid::now_v7().into()
+    }
+
+    /// The identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Uuid> for EventId {
+    fn from(id: Uuid) -> Self {
+        Self(id.to_string().into())
+    }
+}
+
+/// A text that cannot be an identifier. Its message is safe to show to a client.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{shown:?} is not {kind}: it must be {rule}")]
+pub struct InvalidId {
+    shown: String,
+    kind: &'static str,
+    rule: &'static str,
+}
+
+impl InvalidId {
+    fn entity(id: &str) -> Self {
+        Self::shown(id, "an identifier", "1 to 64 of A-Z a-z 0-9 _ -")
+    }
+
+    fn event(id: &str) -> Self {
+        Self::shown(id, "an event id", "1 to 128 visible ASCII characters")
+    }
+
+    fn shown(id: &str, kind: &'static str, rule: &'static str) -> Self {
+        let mut shown: String = id.chars().take(80).collect();
+        if shown.len() < id.len() {
+            shown.push('…');
+        }
+        Self { shown, kind, rule }
+    }
+}
+
+macro_rules! text {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(id: &str) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+
+        impl TryFrom<Cow<'_, str>> for $name {
+            type Error = InvalidId;
+
+            fn try_from(id: Cow<'_, str>) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().to_owned()
+            }
+        }
+    };
+}
+
+text!(EntityId);
+text!(EventId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entity_id_is_one_subject_token() {
+        for good in ["a", "acc-001", "A_b-9", &"x".repeat(64)] {
+            assert_eq!(EntityId::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a.b", "a b", "*", ">", "é", "a\n", &"x".repeat(65)] {
+            assert!(EntityId::new(bad).is_err(), "{bad:?} was taken");
+            assert!(serde_json::from_value::<EntityId>(bad.into()).is_err(), "{bad:?} was decoded");
+        }
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_a_long_input() {
+        let refusal = EntityId::new("x".repeat(10_000)).unwrap_err().to_string();
+        assert!(refusal.len() < 200, "{refusal}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Subjects: where an event is stored, and which subjects a reader asks for.
+//!
+//! An event's subject is `<entity>.<event>.<id>.<version>`, for example `order.placed.o-17.1`. The version counts
+//! the events of that entity from 1; an event that belongs to no aggregate's history has version 0.
+//! Other producers may publish on `<entity>.<event>` and `<entity>.<event>.<id>`; the owning service adopts those.
+
+use crate::EntityId;
+
+/// The stream that holds every domain event. Renaming it orphans every durable and every dead letter.
+pub const EVENTS: &str = "EVENTS";
+
+/// The subject of one event.
+pub fn event(event_type: &str, id: &EntityId, version: u64) -> String {
+    format!("{event_type}.{id}.{version}")
+}
+
+/// Every stored event of one type: `order.placed.*.*`.
+pub fn of_type(event_type: &str) -> String {
+    format!("{event_type}.*.*")
+}
+
+/// Every stored event of one entity: `order.*.<id>.*`.
+pub fn of_entity(entity: &str, id: &EntityId) -> String {
+    format!("{entity}.*.{id}.*")
+}
+
+/// Whatever event holds one version of one entity: `order.*.<id>.<version>`.
+///
+/// Every append expects this subject to be empty. A clustered stream's guard for appends in flight compares the
+/// string, so every writer must use exactly this one.
+pub fn of_version(entity: &str, id: &EntityId, version: u64) -> String {
+    format!("{entity}.*.{id}.{version}")
+}
+
+/// What other producers publish for an entity, and nothing that the system itself writes.
+pub fn foreign(entity: &str) -> [String; 2] {
+    [format!("{entity}.*"), format!("{entity}.*.*")]
+}
+
+/// A stored event's subject, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventSubject<'a> {
+    /// `order.placed`
+    pub event_type: &'a str,
+    /// `order`
+    pub entity: &'a str,
+    /// The entity's id.
+    pub id: &'a str,
+    /// The entity's version after this event; 0 for an event outside any aggregate.
+    pub version: u64,
+}
+
+impl<'a> EventSubject<'a> {
+    /// Takes a subject apart; `None` if it has not the form of a stored event's.
+    pub fn parse(subject: &'a str) -> Option<Self> {
+        let (rest, version) = subject.rsplit_once('.')?;
+        let (event_type, id) = rest.rsplit_once('.')?;
+        let (entity, event) = event_type.split_once('.')?;
+        if event.contains('.') {
+            return None;
+        }
+        Some(Self { event_type, entity, id, version: version.parse().ok()? })
+    }
+}
+
+/// What decides which events wait for one another: the entity (`order` and `o-17`), or the whole subject where
+/// there is no id.
+pub(crate) fn entity_key(subject: &str) -> (&str, &str) {
+    let mut tokens = subject.splitn(4, '.');
+    match (tokens.next(), tokens.next(), tokens.next()) {
+        (Some(entity), Some(_), Some(id)) => (entity, id),
+        _ => (subject, ""),
+    }
+}
+
+/// Whether `event_type` is `<entity>.<event>`, each of `a-z 0-9 _ -`. Checked when the program is compiled.
+pub const fn is_event_type(event_type: &str) -> bool {
+    let bytes = event_type.as_bytes();
+    let (mut i, mut dots, mut token) = (0, 0, 0);
+    while i < bytes.len() {
+        match bytes[i] {
+            b'.' if token > 0 => (dots, token) = (dots + 1, 0),
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => token += 1,
+            _ => return false,
+        }
+        i += 1;
+    }
+    dots == 1 && token > 0
+}
+
+/// The entity of an event type: `order` of `order.placed`.
+pub fn entity_of(event_type: &str) -> &str {
+    event_type.split_once('.').map_or(event_type, |(entity, _)| entity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_round_trips() {
+        let subject = event("order.placed", &EntityId::new("o-1").unwrap(), 7);
+        assert_eq!(
+            EventSubject::parse(&subject),
+            Some(EventSubject { event_type: "order.placed", entity: "order", id: "o-1", version: 7 })
+        );
+    }
+
+    #[test]
+    fn foreign_subjects_are_not_stored_events() {
+        for subject in ["order.placed", "order.placed.o-1", "order.placed.o-1.x", "a.b.c.d.1"] {
+            assert_eq!(EventSubject::parse(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn event_types_have_two_tokens() {
+        assert!(is_event_type("order.placed") && is_event_type("user.status_changed"));
+        for bad in ["order", "order.", ".placed", "order.placed.x", "Order.placed", "order.*", ""] {
+            assert!(!is_event_type(bad), "{bad}");
+        }
+    }
+}
