@@ -67,8 +67,11 @@ impl Catalog {
         self.events.iter().map(|event| subject::entity_of(event.event_type)).collect()
     }
 
-    /// The subjects of the stream that holds them all: `order.>`.
+    /// The subjects of the stream that holds them all: `order.*.>` for the stored events and those that other producers
+    /// publish with an id, `order.placed` for those that they publish without. (Not `order.>`: the stream would
+    /// also capture, and answer, requests such as `order.get`.)
     pub fn subjects(&self) -> Vec<String> {
-        self.entities().into_iter().map(|entity| format!("{entity}.>")).collect()
+        let stored = self.entities().into_iter().map(|entity| format!("{entity}.*.>"));
+        stored.chain(self.events.iter().map(|event| event.event_type.to_owned())).collect()
     }
 }

@@ -209,6 +209,8 @@ pub struct Cause {
     id: EventId,
     correlation_id: EventId,
     user_id: Option<String>,
+    /// Which of several things done for the same cause.
+    step: String,
     /// Set for an event that is taken over from another producer: it keeps its id and its time.
     adopted: Option<(EventId, DateTime<Utc>)>,
 }
@@ -216,7 +218,7 @@ pub struct Cause {
 impl Cause {
     /// A request from outside, known by `id`: a fresh one, or one computed from the client's idempotency key.
     pub fn request(id: EventId) -> Self {
-        Self { correlation_id: id.clone(), id, user_id: None, adopted: None }
+        Self { correlation_id: id.clone(), id, user_id: None, step: String::new(), adopted: None }
     }
 
     /// A stored event.
@@ -225,6 +227,7 @@ impl Cause {
             id: meta.id.clone(),
             correlation_id: meta.correlation_id.clone(),
             user_id: meta.user_id.clone(),
+            step: String::new(),
             adopted: None,
         }
     }
@@ -238,6 +241,13 @@ impl Cause {
     #[must_use]
     pub fn by_user(self, user_id: impl Into<String>) -> Self {
         Self { user_id: Some(user_id.into()), ..self }
+    }
+
+    /// The same cause for one of several commands that it leads to on the same entity: without a step of its own the
+    /// second would be taken for a repetition of the first.
+    #[must_use]
+    pub fn step(self, step: impl Into<String>) -> Self {
+        Self { step: step.into(), ..self }
     }
 
     /// The id of the request or event.
@@ -255,7 +265,7 @@ impl Cause {
     /// It is a UUIDv7 (RFC 9562) with the cause's timestamp and a hash in place of the random bits; where the cause's
     /// id carries no timestamp, a UUIDv5.
     pub fn derive(&self, what: &str) -> EventId {
-        let hash = Uuid::new_v5(&NAMESPACE, format!("{}\n{what}", self.id).as_bytes());
+        let hash = Uuid::new_v5(&NAMESPACE, format!("{}\n{}\n{what}", self.id, self.step).as_bytes());
         let timestamp = Uuid::try_parse(self.id.as_str()).ok().filter(|id| id.get_version_num() == 7);
         let Some(timestamp) = timestamp else { return hash.into() };
         let (mut bytes, time) = (*hash.as_bytes(), timestamp.as_bytes());
@@ -264,13 +274,20 @@ impl Cause {
         Uuid::from_bytes(bytes).into()
     }
 
-    /// The context of the `index`th event that `source` records on `entity` because of this.
-    pub(crate) fn metadata(&self, source: &str, kind: (&'static str, u32), entity: &EntityId, index: usize) -> Metadata {
+    /// The id of the `index`th event recorded in `scope` on `entity` because of this.
+    pub(crate) fn event_id(&self, scope: &str, entity: &EntityId, index: usize) -> EventId {
+        match &self.adopted {
+            Some((id, _)) if index == 0 => id.clone(),
+            _ => self.derive(&format!("{scope} {entity} {index}")),
+        }
+    }
+
+    /// The context of an event that `source` records under `id` because of this.
+    pub(crate) fn metadata(&self, source: &str, kind: (&'static str, u32), id: EventId) -> Metadata {
         let (event_type, data_version) = kind;
-        let derived = || self.derive(&format!("{event_type} {entity} {index}"));
-        let (id, time, causation_id) = match &self.adopted {
-            Some((id, time)) if index == 0 => (id.clone(), *time, None),
-            _ => (derived(), Utc::now().trunc_subsecs(6), Some(self.id.clone())),
+        let (time, causation_id) = match &self.adopted {
+            Some((adopted, time)) if *adopted == id => (*time, None),
+            _ => (Utc::now().trunc_subsecs(6), Some(self.id.clone())),
         };
         Metadata {
             id,

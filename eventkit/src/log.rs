@@ -1,0 +1,352 @@
+//! The event log: one JetStream stream, written with awaited acknowledgements and read by direct gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::{Client, Request, StatusCode, Subject};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::Deserialize;
+
+use crate::envelope::{CONTENT_TYPE, DecodeError, Envelope};
+use crate::subject::{self, EVENTS, EventSubject};
+use crate::{Aggregate, EntityId, Event, EventStore, Publisher, Recorded};
+
+/// The subject whose last sequence an append expects. (async-nats has no constant for it; nats-server 2.11.)
+pub(crate) const CHECK_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
+/// How long one attempt waits for the server's answer. A healthy server answers in milliseconds; past this the
+/// outcome is unknown and the attempt is repeated under the same id.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a read or a write goes on trying before it is an error.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// A handle on the log for one producer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventLog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    source: String,
+    deadline: Duration,
+}
+
+impl EventLog {
+    /// The log on that server, for a producer whose events carry `source`, a URI reference such as `/order-service`.
+    pub fn new(client: Client, source: impl Into<String>) -> Self {
+        Self { inner: Arc::new(Inner { client, source: source.into(), deadline: DEADLINE }) }
+    }
+
+    /// The same log, giving up after `deadline` instead of 15 seconds.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        let Inner { client, source, .. } = &*self.inner;
+        Self { inner: Arc::new(Inner { client: client.clone(), source: source.clone(), deadline }) }
+    }
+
+    /// The aggregates of one kind.
+    pub fn store<A: Aggregate>(&self) -> EventStore<A> {
+        EventStore::new(self.clone())
+    }
+
+    /// A publisher of events that belong to no aggregate.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn source(&self) -> &str {
+        &self.inner.source
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.inner.deadline
+    }
+
+    /// One event by its place in its entity's history; `None` if there is no event of that type at that version.
+    pub async fn read<E: Event>(&self, id: &EntityId, version: u64) -> Result<Option<Recorded<E>>, StoreError> {
+        let subject = subject::event(E::TYPE, id, version);
+        let Some(stored) = self.get_last(&subject).await? else { return Ok(None) };
+        stored.decode(|envelope| envelope.event::<E>()).map(Some)
+    }
+
+    /// The last message on a subject, by one direct get (ADR-31).
+    pub(crate) async fn get_last(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
+        let request = format!("$JS.API.DIRECT.GET.{EVENTS}.{subject}");
+        let answer = self
+            .client()
+            .send_request(request, Request::new().timeout(Some(ANSWER_WITHIN)))
+            .await
+            .map_err(StoreError::unavailable)?;
+        match answer.status.map_or(200, |status| status.as_u16()) {
+            200 => Stored::of_direct_get(answer).map(Some),
+            404 => Ok(None),
+            status => Err(StoreError::answered(status, &answer)),
+        }
+    }
+
+    /// The last message of every subject that matches one of `filters`, in stream order, by one `multi_last` direct get.
+    pub(crate) async fn get_last_of_each(&self, filters: &[String]) -> Result<Vec<Stored>, StoreError> {
+        let inbox = self.client().new_inbox();
+        let mut answers = self.client().subscribe(inbox.clone()).await.map_err(StoreError::unavailable)?;
+        let query = serde_json::json!({ "multi_last": filters, "batch": MAX_READ });
+        let request = format!("$JS.API.DIRECT.GET.{EVENTS}");
+        let sent = self.client().publish_with_reply(request, inbox, query.to_string().into());
+        let mut stored = Vec::new();
+        let read = async {
+            sent.await.map_err(StoreError::unavailable)?;
+            while let Some(answer) = answers.next().await {
+                match answer.status.map_or(200, |status| status.as_u16()) {
+                    200 => stored.push(Stored::of_direct_get(answer)?),
+                    204 | 404 => return Ok(()),
+                    413 => return Err(StoreError::TooMany),
+                    status => return Err(StoreError::answered(status, &answer)),
+                }
+            }
+            Err(StoreError::unavailable("the connection was closed"))
+        };
+        tokio::time::timeout(ANSWER_WITHIN, read).await.map_err(StoreError::unavailable)??;
+        Ok(stored)
+    }
+
+    /// Publishes a message and awaits the server's acknowledgement, once.
+    pub(crate) async fn publish_once(&self, message: &Outgoing) -> Result<Ack, PublishFailure> {
+        publish_once(self.client(), message, ANSWER_WITHIN).await
+    }
+}
+
+/// The most events that one read carries (a limit of the server).
+pub(crate) const MAX_READ: usize = 1024;
+
+/// A message as the log gave it.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) subject: String,
+    pub(crate) sequence: u64,
+    pub(crate) payload: Bytes,
+}
+
+impl Stored {
+    fn of_direct_get(message: async_nats::Message) -> Result<Self, StoreError> {
+        let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name));
+        let subject = header("Nats-Subject").map(ToString::to_string);
+        let sequence = header("Nats-Sequence").and_then(|sequence| sequence.as_str().parse().ok());
+        match (subject, sequence) {
+            (Some(subject), Some(sequence)) => Ok(Self { subject, sequence, payload: message.payload }),
+            _ => Err(StoreError::unavailable("a direct get was answered without a subject or sequence")),
+        }
+    }
+
+    /// The entity's version that this message holds.
+    pub(crate) fn version(&self) -> u64 {
+        EventSubject::parse(&self.subject).map_or(0, |subject| subject.version)
+    }
+
+    pub(crate) fn decode<E>(
+        &self,
+        decode: impl FnOnce(&Envelope<'_>) -> Result<E, DecodeError>,
+    ) -> Result<Recorded<E>, StoreError> {
+        let corrupt = |source| StoreError::Corrupt { subject: self.subject.clone(), sequence: self.sequence, source };
+        let envelope = Envelope::decode(&self.payload).map_err(corrupt)?;
+        Ok(Recorded {
+            event: decode(&envelope).map_err(corrupt)?,
+            meta: envelope.metadata().map_err(corrupt)?,
+            version: self.version(),
+            sequence: self.sequence,
+        })
+    }
+}
+
+/// A message to be published.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) subject: Subject,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+impl Outgoing {
+    /// An event under its message id.
+    pub(crate) fn event(subject: impl Into<Subject>, message_id: &str, payload: Vec<u8>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, message_id);
+        headers.insert("content-type", CONTENT_TYPE);
+        Self { subject: subject.into(), headers, payload: payload.into() }
+    }
+
+    /// The same, stored only if nothing is stored on `check`.
+    pub(crate) fn only_if_empty(mut self, check: &str) -> Self {
+        self.headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        self.headers.insert(CHECK_SUBJECT, check);
+        self
+    }
+}
+
+/// The server's acknowledgement: the message is stored.
+#[derive(Debug)]
+pub(crate) struct Ack {
+    pub(crate) sequence: u64,
+    /// It was stored before, under the same message id; `sequence` is that of then.
+    pub(crate) duplicate: bool,
+}
+
+/// Why a publish was not acknowledged, by what its sender does next.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishFailure {
+    /// The expectation did not hold: nothing was stored.
+    #[error("another write came first")]
+    Conflict,
+    /// Perhaps stored, perhaps not: try again under the same id.
+    #[error("no answer: {0}")]
+    Unknown(String),
+    /// Nothing was stored now; trying again may help.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// Nothing was stored, and nothing will be.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Too large for the server or the stream.
+    #[error("too large: {0}")]
+    TooLarge(String),
+}
+
+pub(crate) async fn publish_once(client: &Client, message: &Outgoing, wait: Duration) -> Result<Ack, PublishFailure> {
+    use async_nats::client::RequestErrorKind;
+    // The time limit is ours: the client's own starts only when the request has left its queue.
+    let request = Request::new().headers(message.headers.clone()).payload(message.payload.clone()).timeout(None);
+    let no_stream = || PublishFailure::Unavailable(format!("no stream takes {}", message.subject));
+    let answer = tokio::time::timeout(wait, client.send_request(message.subject.clone(), request))
+        .await
+        .map_err(|elapsed| PublishFailure::Unknown(elapsed.to_string()))?
+        .map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => no_stream(),
+            RequestErrorKind::MaxPayloadExceeded => PublishFailure::TooLarge(error.to_string()),
+            RequestErrorKind::InvalidSubject => PublishFailure::Refused(error.to_string()),
+            _ => PublishFailure::Unknown(error.to_string()),
+        })?;
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(no_stream());
+    }
+    read_ack(&answer.payload)
+}
+
+/// Reads a publish acknowledgement. An error comes in the same document, with a sequence of 0.
+pub(crate) fn read_ack(payload: &[u8]) -> Result<Ack, PublishFailure> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        seq: u64,
+        #[serde(default)]
+        duplicate: bool,
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct ApiError {
+        #[serde(default)]
+        code: u16,
+        #[serde(default)]
+        err_code: u32,
+        #[serde(default)]
+        description: String,
+    }
+    let answer: Answer = serde_json::from_slice(payload)
+        .map_err(|error| PublishFailure::Refused(format!("not a publish acknowledgement: {error}")))?;
+    let Some(error) = answer.error else {
+        return Ok(Ack { sequence: answer.seq, duplicate: answer.duplicate });
+    };
+    let text = format!("{} ({})", error.description, error.err_code);
+    Err(match error.err_code {
+        // wrong last sequence, as found by the leader before and while another append is in flight;
+        // and a batch of which a message is stored already
+        10071 | 10164 | 10201 => PublishFailure::Conflict,
+        // message size exceeds maximum allowed, header size exceeds maximum allowed
+        10054 | 10097 => PublishFailure::TooLarge(text),
+        // expected last sequence not ready, too many requests; 503 and 429 in general
+        _ if matches!(error.code, 429 | 503) => PublishFailure::Unavailable(text),
+        _ => PublishFailure::Refused(text),
+    })
+}
+
+/// What can go wrong with the log itself.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The server did not answer in time or refused for now. Try again; after a write, under the same cause.
+    #[error("the event log is not available: {0}")]
+    Unavailable(String),
+    /// The event is larger than the stream takes. Nothing was stored.
+    #[error("the event is too large: {0}")]
+    TooLarge(String),
+    /// The server refuses the write for good: permissions, limits, configuration. Nothing was stored.
+    #[error("the event log refuses the write: {0}")]
+    Refused(String),
+    /// A stored message is not the event that its subject promises. Needs an operator.
+    #[error("{subject} (sequence {sequence}) is corrupt: {source}")]
+    Corrupt {
+        /// Where it is stored.
+        subject: String,
+        /// Its position on the log.
+        sequence: u64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// A history has a hole or two events of the same version. Needs an operator.
+    #[error("the history of {entity} {id} is broken: version {expected} was expected, {found} found")]
+    Broken {
+        /// The entity's name.
+        entity: &'static str,
+        /// Its id.
+        id: EntityId,
+        /// The version that should have come.
+        expected: u64,
+        /// The version that came.
+        found: u64,
+    },
+    /// An event could not be written as JSON: a mistake in its type.
+    #[error("the event cannot be written as JSON: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// Two different commands were given to one entity for the same cause and step. A mistake in the program: see
+    /// [`crate::Cause::step`].
+    #[error("two commands to {entity} {id} for the same cause: give the second a step of its own (Cause::step)")]
+    CauseReused {
+        /// The entity's name.
+        entity: &'static str,
+        /// Its id.
+        id: EntityId,
+    },
+    /// More events than one read carries; handled inside.
+    #[doc(hidden)]
+    #[error("more events than one read carries")]
+    TooMany,
+}
+
+impl StoreError {
+    pub(crate) fn unavailable(reason: impl ToString) -> Self {
+        Self::Unavailable(reason.to_string())
+    }
+
+    fn answered(status: u16, answer: &async_nats::Message) -> Self {
+        Self::Unavailable(format!("status {status} {}", answer.description.as_deref().unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_conflict_codes_are_conflicts() {
+        for code in [10071, 10164, 10201] {
+            let body = format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"x"}},"stream":"EVENTS","seq":0}}"#);
+            assert!(matches!(read_ack(body.as_bytes()), Err(PublishFailure::Conflict)), "{code}");
+        }
+    }
+}

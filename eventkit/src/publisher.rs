@@ -1,0 +1,183 @@
+//! Publishing events that belong to no aggregate, in the three ways that users know.
+//!
+//! An aggregate's events are published by being stored: see [`crate::EventStore::execute`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Request;
+use backon::{ExponentialBuilder, Retryable};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use crate::log::{Ack, Outgoing, PublishFailure};
+use crate::{Cause, Envelope, Event, EventId, EventLog, subject};
+
+/// How many publishes of one publisher wait for their acknowledgement at once.
+const WINDOW: usize = 256;
+
+/// Publishes events that stand for themselves: a reading, a signal. Cheap to clone; clones share the window.
+///
+/// | method | success means | lost when |
+/// |---|---|---|
+/// | [`publish`](Self::publish) | stored by the server | never, once acknowledged (see the server's durability) |
+/// | [`publish_async`](Self::publish_async) | taken by the client | the connection or the process dies, the stream is full |
+/// | [`request`](Self::request) | answered by a responder | nothing is stored |
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    log: EventLog,
+    window: Arc<Semaphore>,
+}
+
+/// The server has stored an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The event's id.
+    pub id: EventId,
+    /// Its position on the log.
+    pub sequence: u64,
+    /// It was stored before, within the stream's duplicate window; `sequence` is that of then.
+    pub duplicate: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(log: EventLog) -> Self {
+        Self { log, window: Arc::new(Semaphore::new(WINDOW)) }
+    }
+
+    /// The same with at most `window` publishes waiting for their acknowledgement; past that, `publish` waits.
+    #[must_use]
+    pub fn with_window(self, window: usize) -> Self {
+        Self { window: Arc::new(Semaphore::new(window.max(1))), ..self }
+    }
+
+    /// Stores an event and awaits the acknowledgement. Each call is one future with its own deadline, so a caller
+    /// pipelines by running many at once, as far as the window allows.
+    ///
+    /// A time-out or a lost connection is tried again with the same `Nats-Msg-Id`, so that it is stored once (within the
+    /// stream's duplicate window), until the log's deadline.
+    pub async fn publish<E: Event>(&self, event: &E, cause: &Cause) -> Result<Receipt, PublishError> {
+        let (id, message) = self.message(event, cause)?;
+        let _permit = self.window.acquire().await.map_err(|_| PublishError::unavailable("closed"))?;
+        let Ack { sequence, duplicate } = publish_retrying(&self.log, &message).await?;
+        Ok(Receipt { id, sequence, duplicate })
+    }
+
+    /// Hands an event to the client and does not wait: fire and forget, over core NATS. It is lost without a
+    /// trace when the connection or the process dies before it is sent, or when the server does not store it. For
+    /// what may be lost only.
+    pub async fn publish_async<E: Event>(&self, event: &E, cause: &Cause) -> Result<EventId, PublishError> {
+        let (id, Outgoing { subject, headers, payload }) = self.message(event, cause)?;
+        let sent = self.log.client().publish_with_headers(subject, headers, payload);
+        tokio::time::timeout(self.log.deadline(), sent)
+            .await
+            .map_err(|_| PublishError::unavailable("the client's queue is full"))?
+            .map_err(PublishError::unavailable)?;
+        Ok(id)
+    }
+
+    /// Asks whoever answers on `subject` and waits for the answer, at most `wait`. Nothing is stored; the subject must
+    /// not be one that a stream captures.
+    pub async fn request<Q: Serialize, R: DeserializeOwned>(
+        &self,
+        subject: &str,
+        question: &Q,
+        wait: Duration,
+    ) -> Result<R, RequestError> {
+        use async_nats::client::RequestErrorKind;
+        let body = serde_json::to_vec(question).map_err(RequestError::Encode)?;
+        let request = Request::new().payload(body.into()).timeout(None);
+        let answer = tokio::time::timeout(wait, self.log.client().send_request(subject.to_owned(), request))
+            .await
+            .map_err(|_| RequestError::TimedOut(wait))?
+            .map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => RequestError::NoResponder,
+                _ => RequestError::Failed(error.to_string()),
+            })?;
+        serde_json::from_slice(&answer.payload).map_err(RequestError::Decode)
+    }
+
+    fn message<E: Event>(&self, event: &E, cause: &Cause) -> Result<(EventId, Outgoing), PublishError> {
+        let id = cause.event_id(E::TYPE, event.entity_id(), 0);
+        let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id.clone());
+        let body = Envelope::encode(&meta, event)?;
+        let subject = subject::event(E::TYPE, event.entity_id(), 0);
+        let message = Outgoing::event(subject, &cause.message_id(&id), body);
+        Ok((id, message))
+    }
+}
+
+/// Publishes until it is acknowledged, refused, or the log's deadline has passed; always under the same id.
+pub(crate) async fn publish_retrying(log: &EventLog, message: &Outgoing) -> Result<Ack, PublishError> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times()
+        .with_jitter();
+    let worth_another = |failure: &PublishFailure| {
+        matches!(failure, PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))
+    };
+    let publish = (|| log.publish_once(message)).retry(pauses).when(worth_another).notify(|failure, pause| {
+        tracing::debug!(error = %failure, ?pause, subject = %message.subject, "publish again");
+    });
+    tokio::time::timeout(log.deadline(), publish)
+        .await
+        .map_err(|_| PublishError::Unavailable(format!("not acknowledged within {:?}", log.deadline())))?
+        .map_err(PublishError::from)
+}
+
+/// An event that was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Not acknowledged in time: perhaps stored, perhaps not. Publishing it again for the same cause is safe.
+    #[error("the event log is not available: {0}")]
+    Unavailable(String),
+    /// Larger than the server or the stream takes. Nothing was stored.
+    #[error("the event is too large: {0}")]
+    TooLarge(String),
+    /// Refused for good. Nothing was stored.
+    #[error("the event log refuses the event: {0}")]
+    Refused(String),
+    /// The event cannot be written as JSON.
+    #[error("the event cannot be written as JSON: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl PublishError {
+    fn unavailable(reason: impl ToString) -> Self {
+        Self::Unavailable(reason.to_string())
+    }
+}
+
+impl From<PublishFailure> for PublishError {
+    fn from(failure: PublishFailure) -> Self {
+        match failure {
+            PublishFailure::TooLarge(reason) => Self::TooLarge(reason),
+            PublishFailure::Refused(reason) => Self::Refused(reason),
+            PublishFailure::Conflict | PublishFailure::Unknown(_) | PublishFailure::Unavailable(_) => {
+                Self::Unavailable(failure.to_string())
+            }
+        }
+    }
+}
+
+/// A request that brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody listens on the subject.
+    #[error("nobody answers on this subject")]
+    NoResponder,
+    /// Somebody listens but did not answer in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The question cannot be written as JSON.
+    #[error("the question cannot be written as JSON: {0}")]
+    Encode(#[source] serde_json::Error),
+    /// The answer is not what was expected.
+    #[error("the answer is not what was expected: {0}")]
+    Decode(#[source] serde_json::Error),
+    /// The connection failed.
+    #[error("the request failed: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,39 @@
+//! For tests: a private nats-server per test, and waiting without sleeping. Behind the feature `testing`.
+//!
+//! Nothing here pretends to be JetStream. A server starts in about 15 ms, so every test that touches one has its own.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken test environment fails the test, with the reason")]
+
+mod locate;
+mod server;
+mod spec;
+mod tied;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
+pub use server::NatsServer;
+pub use spec::{Given, When, given};
+pub use tied::spawn_tied;
+
+/// Asks again and again until `ask` answers `Some`, and returns that.
+///
+/// For what happens in another task or process and has no future to await. Fails the test when `deadline` has passed
+/// by the wall clock, also where tokio's clock is paused.
+pub async fn eventually<T, F, Fut>(deadline: Duration, mut ask: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(started.elapsed() < deadline, "what the test waits for did not happen within {deadline:?}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
