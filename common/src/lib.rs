@@ -1,1 +1,74 @@
+//! The contract: every event of the shop, declared once. One file per entity; read `order` first.
+//!
+//! A change here is a change for every service. Fields may be added with `#[serde(default)]`; anything that an old
+//! event or an old reader would not survive needs a new version, an upcast and a golden file
+//! (`tests/golden/<type>.v<version>.json`, which then never changes).
 
+pub mod account;
+mod first_generation;
+pub mod mail;
+pub mod money;
+pub mod order;
+pub mod payment;
+pub mod stock;
+pub mod user;
+
+use eventkit::{Catalog, events};
+
+use account::{AccountOpened, MoneyDeposited, MoneyWithdrawn};
+use mail::{MailAttempted, MailSent};
+use order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
+use payment::{PaymentProcessed, PaymentRefunded, PaymentVoided};
+use stock::{StockReceived, StockRejected, StockReleased, StockReserved, StockShipped};
+use user::{UserCreated, UserStatusChanged, UserUpdated};
+
+events! {
+    /// Everything that can happen in the shop.
+    pub enum ShopEvent {
+        UserCreated(UserCreated),
+        UserUpdated(UserUpdated),
+        UserStatusChanged(UserStatusChanged),
+        OrderPlaced(OrderPlaced),
+        OrderConfirmed(OrderConfirmed),
+        OrderShipped(OrderShipped),
+        OrderCancelled(OrderCancelled),
+        StockReceived(StockReceived),
+        StockReserved(StockReserved),
+        StockRejected(StockRejected),
+        StockReleased(StockReleased),
+        StockShipped(StockShipped),
+        PaymentProcessed(PaymentProcessed),
+        PaymentRefunded(PaymentRefunded),
+        PaymentVoided(PaymentVoided),
+        AccountOpened(AccountOpened),
+        MoneyDeposited(MoneyDeposited),
+        MoneyWithdrawn(MoneyWithdrawn),
+        MailAttempted(MailAttempted),
+        MailSent(MailSent),
+    }
+}
+
+/// Every event of the shop. Streams, filters and permissions are computed from it.
+pub fn catalog() -> Catalog {
+    Catalog::new()
+        .with::<UserCreated>()
+        .with::<UserUpdated>()
+        .with::<UserStatusChanged>()
+        .with::<OrderPlaced>()
+        .with::<OrderConfirmed>()
+        .with::<OrderShipped>()
+        .with::<OrderCancelled>()
+        .with::<StockReceived>()
+        .with::<StockReserved>()
+        .with::<StockRejected>()
+        .with::<StockReleased>()
+        .with::<StockShipped>()
+        .with::<PaymentProcessed>()
+        .with::<PaymentRefunded>()
+        .with::<PaymentVoided>()
+        .with::<AccountOpened>()
+        .with::<MoneyDeposited>()
+        .with::<MoneyWithdrawn>()
+        .with::<MailAttempted>()
+        .with::<MailSent>()
+}
