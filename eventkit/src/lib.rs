@@ -18,4 +18,6 @@ mod publisher;
 pub use publisher::{PublishError, Publisher, Receipt, RequestError};
 mod store;
 pub use store::{EventStore, ExecuteError, Executed, Loaded};
+mod dead_letter;
+pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
 pub use serde_json;

@@ -1,0 +1,319 @@
+//! Dead letters: what a consumer gave up on, kept with everything needed to understand it and to try again.
+//!
+//! The message in stream `DLQ` has the original payload as its body, byte for byte, and the original headers; what is
+//! known about the failure stands in `Dlq-…` headers. `Nats-…` headers mean something to the server (a message id would
+//! be deduplicated, a TTL would delete it), so they are kept as `Original-Nats-…`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_nats::header::HeaderMap;
+use async_nats::{Client, Subject};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::log::{Ack, Outgoing, PublishFailure, publish_once};
+
+/// The stream of dead letters, of the requests to try them again, and of their dismissals.
+pub const DLQ: &str = "DLQ";
+
+/// The server's answer to one dead letter is awaited this long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The longest error chain that is kept, in bytes of JSON: headers have a limit of 64 KiB.
+const MAX_ERRORS: usize = 16 * 1024;
+
+/// Why a consumer gave up on a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// It is not an event that this consumer can read. The handler was not called.
+    Undecodable,
+    /// The handler said that it will never work.
+    Rejected,
+    /// The handler failed as often as it may.
+    Exhausted,
+    /// The handler was started as often as it may and never came to an end: it probably kills its process.
+    Crashed,
+}
+
+impl FailureClass {
+    /// The class as it is written: `undecodable`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Rejected => "rejected",
+            Self::Exhausted => "exhausted",
+            Self::Crashed => "crashed",
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for FailureClass {
+    type Err = NotADeadLetter;
+
+    fn from_str(text: &str) -> Result<Self, NotADeadLetter> {
+        [Self::Undecodable, Self::Rejected, Self::Exhausted, Self::Crashed]
+            .into_iter()
+            .find(|class| class.as_str() == text)
+            .ok_or_else(|| NotADeadLetter(format!("no failure class {text:?}")))
+    }
+}
+
+/// One message that one consumer gave up on.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Who gave up: the consumer's durable name.
+    pub consumer: String,
+    /// Why.
+    pub class: FailureClass,
+    /// The error and what caused it, outermost first.
+    pub errors: Vec<String>,
+    /// How often the handler was started.
+    pub attempts: u32,
+    /// When it failed first, as far as is known.
+    pub first_failed_at: DateTime<Utc>,
+    /// When it was given up.
+    pub last_failed_at: DateTime<Utc>,
+    /// The version of the consumer's program.
+    pub service_version: String,
+    /// How often it had been redriven before this failure.
+    pub redrives: u32,
+    /// What could not be handled.
+    pub original: Original,
+}
+
+/// A message as the consumer received it.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// The stream it is stored in.
+    pub stream: String,
+    /// Its position there.
+    pub sequence: u64,
+    /// The subject it was published on.
+    pub subject: String,
+    /// Its headers, as published.
+    pub headers: HeaderMap,
+    /// Its body, as published.
+    pub payload: Bytes,
+}
+
+impl DeadLetter {
+    /// Names the message and the consumer; the same for every dead letter of the two.
+    pub fn id(&self) -> String {
+        let Original { stream, sequence, .. } = &self.original;
+        format!("{}-{stream}-{sequence}", self.consumer)
+    }
+
+    /// Reads a message of the stream `DLQ`, on any of its subjects.
+    pub fn decode(headers: &HeaderMap, payload: Bytes) -> Result<Self, NotADeadLetter> {
+        let text = |name: &str| {
+            headers.get(name).map(|value| value.as_str()).ok_or_else(|| NotADeadLetter(format!("no header {name}")))
+        };
+        fn parse<T: FromStr<Err: fmt::Display>>(name: &str, text: &str) -> Result<T, NotADeadLetter> {
+            text.parse().map_err(|error| NotADeadLetter(format!("header {name}: {error}")))
+        }
+        Ok(Self {
+            consumer: text(CONSUMER)?.to_owned(),
+            class: text(CLASS)?.parse()?,
+            errors: serde_json::from_str(text(ERRORS)?).map_err(|error| NotADeadLetter(error.to_string()))?,
+            attempts: parse(ATTEMPTS, text(ATTEMPTS)?)?,
+            first_failed_at: parse(FIRST_FAILED_AT, text(FIRST_FAILED_AT)?)?,
+            last_failed_at: parse(LAST_FAILED_AT, text(LAST_FAILED_AT)?)?,
+            service_version: text(SERVICE_VERSION)?.to_owned(),
+            redrives: parse(REDRIVES, text(REDRIVES)?)?,
+            original: Original {
+                stream: text(STREAM)?.to_owned(),
+                sequence: parse(SEQUENCE, text(SEQUENCE)?)?,
+                subject: text(SUBJECT)?.to_owned(),
+                headers: original_headers(headers),
+                payload,
+            },
+        })
+    }
+
+    /// Stores it on `dlq.events.<consumer>.<entity>.<event>` and awaits the acknowledgement.
+    pub(crate) async fn store(&self, client: &Client) -> Result<(), DeadLetterError> {
+        let mut tokens = self.original.subject.split('.');
+        let (entity, event) = (tokens.next().unwrap_or("none"), tokens.next().unwrap_or("none"));
+        let subject = format!("dlq.events.{}.{entity}.{event}", self.consumer);
+        let message_id = format!("dlq:{}:{}", self.id(), self.redrives);
+        self.publish(client, subject, &message_id, self.original.payload.clone()).await.map(|_| ())
+    }
+
+    /// Asks the consumer that failed, and no other, to try again; with another payload, if one is given. Answers with the
+    /// position of the request in the stream `DLQ`.
+    pub async fn redrive(&self, client: &Client, payload: Option<Bytes>) -> Result<u64, DeadLetterError> {
+        let again = Self { redrives: self.redrives + 1, ..self.clone() };
+        let message_id = format!("redrive:{}:{}", self.id(), again.redrives);
+        let payload = payload.unwrap_or_else(|| self.original.payload.clone());
+        let ack = again.publish(client, redrive_subject(&self.consumer), &message_id, payload).await?;
+        Ok(ack.sequence)
+    }
+
+    /// Records that nobody will try it again. Answers with the position of the record in the stream `DLQ`.
+    pub async fn dismiss(&self, client: &Client) -> Result<u64, DeadLetterError> {
+        let message_id = format!("dismissed:{}:{}", self.id(), self.redrives);
+        let ack = self.publish(client, dismissed_subject(&self.consumer), &message_id, Bytes::new()).await?;
+        Ok(ack.sequence)
+    }
+
+    async fn publish(
+        &self,
+        client: &Client,
+        subject: String,
+        message_id: &str,
+        payload: Bytes,
+    ) -> Result<Ack, DeadLetterError> {
+        let mut headers = kept_headers(&self.original.headers);
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id);
+        let Original { stream, sequence, subject: original_subject, .. } = &self.original;
+        for (name, value) in [
+            (CONSUMER, self.consumer.clone()),
+            (CLASS, self.class.to_string()),
+            (ERRORS, errors_within(&self.errors, MAX_ERRORS)),
+            (ATTEMPTS, self.attempts.to_string()),
+            (FIRST_FAILED_AT, self.first_failed_at.to_rfc3339()),
+            (LAST_FAILED_AT, self.last_failed_at.to_rfc3339()),
+            (SERVICE_VERSION, self.service_version.clone()),
+            (REDRIVES, self.redrives.to_string()),
+            (STREAM, stream.clone()),
+            (SEQUENCE, sequence.to_string()),
+            (SUBJECT, original_subject.clone()),
+        ] {
+            headers.insert(name, value);
+        }
+        let message = Outgoing { subject: Subject::from(subject), headers, payload };
+        publish_once(client, &message, ANSWER_WITHIN).await.map_err(DeadLetterError)
+    }
+}
+
+/// Where a consumer listens for what it should try again.
+pub(crate) fn redrive_subject(consumer: &str) -> String {
+    format!("dlq.redrive.{consumer}")
+}
+
+fn dismissed_subject(consumer: &str) -> String {
+    format!("dlq.dismissed.{consumer}")
+}
+
+const CONSUMER: &str = "Dlq-Consumer";
+const CLASS: &str = "Dlq-Class";
+const ERRORS: &str = "Dlq-Errors";
+const ATTEMPTS: &str = "Dlq-Attempts";
+const FIRST_FAILED_AT: &str = "Dlq-First-Failed-At";
+const LAST_FAILED_AT: &str = "Dlq-Last-Failed-At";
+const SERVICE_VERSION: &str = "Dlq-Service-Version";
+const REDRIVES: &str = "Dlq-Redrives";
+const STREAM: &str = "Dlq-Stream";
+const SEQUENCE: &str = "Dlq-Sequence";
+const SUBJECT: &str = "Dlq-Subject";
+
+/// Headers that would be misread in a dead letter are put aside under this prefix.
+const ASIDE: &str = "Original-";
+
+fn is_put_aside(name: &str) -> bool {
+    ["Nats-", "Dlq-", ASIDE].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix)))
+}
+
+fn kept_headers(original: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for (name, values) in original.iter() {
+        let name: &str = name.as_ref();
+        let name = if is_put_aside(name) { format!("{ASIDE}{name}") } else { name.to_owned() };
+        for value in values {
+            kept.append(name.as_str(), value.as_str());
+        }
+    }
+    kept
+}
+
+fn original_headers(kept: &HeaderMap) -> HeaderMap {
+    let mut original = HeaderMap::new();
+    for (name, values) in kept.iter() {
+        let name: &str = name.as_ref();
+        let name = match name.strip_prefix(ASIDE) {
+            Some(inner) => inner,
+            None if is_put_aside(name) => continue,
+            None => name,
+        };
+        for value in values {
+            original.append(name, value.as_str());
+        }
+    }
+    original
+}
+
+/// The errors as a JSON array in ASCII, cut where it would become too long for a header.
+fn errors_within(errors: &[String], limit: usize) -> String {
+    let mut kept = Vec::new();
+    let mut room = limit;
+    for error in errors {
+        let cut: String = error.chars().take(room.min(2048)).collect();
+        room = room.saturating_sub(cut.len() + 3);
+        kept.push(cut);
+        if room == 0 {
+            break;
+        }
+    }
+    let json = serde_json::to_string(&kept).unwrap_or_else(|_| "[]".to_owned());
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            ' '..='~' => ascii.push(c),
+            _ => ascii.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    ascii
+}
+
+/// A message in the stream `DLQ` that nobody here wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("not a dead letter: {0}")]
+pub struct NotADeadLetter(String);
+
+/// A dead letter, a redrive or a dismissal that was not stored. Try again: it is stored once.
+#[derive(Debug, thiserror::Error)]
+#[error("the dead-letter stream did not take it: {0}")]
+pub struct DeadLetterError(#[source] PublishFailure);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn original_headers_survive_byte_for_byte() {
+        let mut headers = HeaderMap::new();
+        headers.append("traceparent", "00-1-2-01");
+        headers.append("X-Many", "a");
+        headers.append("X-Many", "b");
+        headers.append("Nats-Msg-Id", "id-1");
+        headers.append("Nats-TTL", "1s");
+        headers.append("Dlq-Consumer", "somebody's own");
+        let kept = kept_headers(&headers);
+        assert!(kept.iter().all(|(name, _)| !is_put_aside(name.as_ref()) || name.to_string().starts_with(ASIDE)));
+        assert_eq!(original_headers(&kept), headers);
+    }
+
+    #[test]
+    fn a_long_error_chain_fits_a_header() {
+        let errors = vec!["x".repeat(100_000); 50];
+        assert!(errors_within(&errors, MAX_ERRORS).len() < 2 * MAX_ERRORS);
+    }
+
+    #[test]
+    fn errors_are_written_in_ascii_and_read_back() {
+        let errors = vec!["line one\nline two".to_owned(), "naïve 🦀 \u{7f}".to_owned()];
+        let written = errors_within(&errors, MAX_ERRORS);
+        assert!(written.bytes().all(|b| (b' '..=b'~').contains(&b)), "{written}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&written).unwrap(), errors);
+    }
+}
