@@ -1,8 +1,8 @@
 //! Events, aggregates and consumers on NATS JetStream. (see below)
 mod id;
 pub use id::{EntityId, EventId, InvalidId};
-pub mod subject;
 mod event;
+pub mod subject;
 pub use event::{Cause, Event, EventSet, Metadata, Recorded, UpcastError};
 mod envelope;
 pub use envelope::{CONTENT_TYPE, DecodeError, Envelope};
@@ -20,4 +20,6 @@ mod store;
 pub use store::{EventStore, ExecuteError, Executed, Loaded};
 mod dead_letter;
 pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
+#[cfg(feature = "testing")]
+pub mod testing;
 pub use serde_json;

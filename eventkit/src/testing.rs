@@ -2,7 +2,12 @@
 //!
 //! Nothing here pretends to be JetStream. A server starts in about 15 ms, so every test that touches one has its own.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a broken test environment fails the test, with the reason")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a broken test environment fails the test, and says why"
+)]
 
 mod locate;
 mod server;
@@ -15,7 +20,7 @@ use std::time::{Duration, Instant};
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 pub use server::NatsServer;
 pub use spec::{Given, When, given};
-pub use tied::spawn_tied;
+pub use tied::{spawn_tied, tied_command};
 
 /// Asks again and again until `ask` answers `Some`, and returns that.
 ///

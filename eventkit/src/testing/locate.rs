@@ -53,13 +53,15 @@ pub enum LocateError {
 /// The nats-server to use: the environment's `NATS_SERVER`; else the one on `PATH`, if it is new enough; else the one
 /// that `cargo xtask` fetched to `target/nats-server/<version>/`.
 pub fn locate_nats_server() -> Result<PathBuf, LocateError> {
-    let new_enough = |binary: &Path| ServerVersion::of(binary).is_some_and(|found| found >= OLDEST_NATS_SERVER);
+    let new_enough =
+        |binary: &Path| ServerVersion::of(binary).is_some_and(|found| found >= OLDEST_NATS_SERVER);
     if let Some(named) = std::env::var_os("NATS_SERVER").filter(|value| !value.is_empty()) {
         let named = PathBuf::from(named);
         return if new_enough(&named) { Ok(named) } else { Err(LocateError::Unusable(named)) };
     }
     let on_path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&on_path).map(|dir| dir.join("nats-server")).find(|file| file.is_file());
+    let on_path =
+        std::env::split_paths(&on_path).map(|dir| dir.join("nats-server")).find(|file| file.is_file());
     if let Some(found) = on_path.filter(|found| new_enough(found)) {
         return Ok(found);
     }

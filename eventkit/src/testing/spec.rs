@@ -41,7 +41,11 @@ where
     /// Expects exactly these events.
     #[track_caller]
     pub fn then(self, expected: impl IntoIterator<Item = A::Event>) {
-        assert_eq!(self.decision, Ok(expected.into_iter().collect()), "what was decided (left), what was expected (right)");
+        assert_eq!(
+            self.decision,
+            Ok(expected.into_iter().collect()),
+            "what was decided (left), what was expected (right)"
+        );
     }
 
     /// Expects that nothing happens, because it is already so.
