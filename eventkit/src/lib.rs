@@ -19,7 +19,18 @@ pub use publisher::{PublishError, Publisher, Receipt, RequestError};
 mod store;
 pub use store::{EventStore, ExecuteError, Executed, Loaded};
 mod dead_letter;
+pub mod inbox;
 pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
+mod health;
+pub mod provision;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub use health::{Check, CheckHandle, Health, HealthReport};
+mod follow;
+pub use follow::{Followed, FollowedMessage, Follower};
+mod view;
+pub use view::{Behind, Projection, View};
+pub mod http;
+mod service;
 pub use serde_json;
+pub use service::{NoSettings, Secret, Service, ServiceInfo};

@@ -1,0 +1,195 @@
+//! [`Follower`]: a stream read in order from some sequence on, for ever, without acks and without gaps.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::consumer::pull::{self, Config};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use async_nats::jetstream::{self, Context};
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use tracing::{debug, warn};
+
+/// How much one pull asks for. More than one round trip's worth, less than would crowd the memory.
+const BATCH_MESSAGES: usize = 1000;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
+/// The server shows a sign of life this often; after twice as long without one everything is set up anew.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// After this long without a pull the server forgets the consumer.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
+
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Reads a stream in order. It heals itself: after a server restart, a leader change, a deleted consumer or a lost
+/// message it goes on at the message after the last one that it gave out, so it never ends, skips or repeats.
+///
+/// It uses an ephemeral consumer without acks, kept in the server's memory.
+#[derive(Debug)]
+pub struct Follower {
+    context: Context,
+    stream: String,
+    filters: Vec<String>,
+    /// The sequence of the next message that may be given out.
+    next_sequence: u64,
+    source: Option<Source>,
+    /// Whether the caller was told that it has everything, since the source was opened.
+    told_caught_up: bool,
+    failures: u32,
+}
+
+struct Source {
+    consumer: Consumer<Config>,
+    messages: pull::Stream,
+    /// How many messages this consumer has delivered to us; a gap in its numbers is a lost message.
+    delivered: u64,
+    /// How many were still to come after the last one.
+    pending: u64,
+}
+
+/// What [`Follower::next`] gives out.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and boxing costs an allocation each")]
+pub enum Followed {
+    /// The next message.
+    Message(FollowedMessage),
+    /// There is nothing more right now. Said once each time the end is reached after being opened or healed, and on an
+    /// empty stream too.
+    CaughtUp,
+}
+
+/// One message of the stream.
+#[derive(Debug)]
+pub struct FollowedMessage {
+    /// Subject, headers and payload.
+    pub message: async_nats::Message,
+    /// Its position on the stream.
+    pub sequence: u64,
+    /// How many messages were known to come after it.
+    pub pending: u64,
+    /// When the server stored it.
+    pub time: DateTime<Utc>,
+}
+
+impl Follower {
+    /// Follows `stream` from `from_sequence` on; only what matches one of `filters`, or everything if there are none.
+    pub fn new(client: Client, stream: impl Into<String>, filters: Vec<String>, from_sequence: u64) -> Self {
+        Self {
+            context: jetstream::new(client),
+            stream: stream.into(),
+            filters,
+            next_sequence: from_sequence.max(1),
+            source: None,
+            told_caught_up: false,
+            failures: 0,
+        }
+    }
+
+    /// The next message, or the news that there is none at the moment. Waits as long as it takes: a server that is
+    /// away is logged and waited for. May be dropped and called again (in a `select!`) without losing anything.
+    pub async fn next(&mut self) -> Followed {
+        loop {
+            match self.try_next().await {
+                Ok(followed) => {
+                    self.failures = 0;
+                    return followed;
+                }
+                Err(error) => self.pause_after(&error).await,
+            }
+        }
+    }
+
+    /// Up to which sequence the stream is known to hold nothing that was not given out; [`None`] while messages are on
+    /// their way or the server is away. It moves past messages that the filters leave out.
+    pub async fn scanned(&mut self) -> Option<u64> {
+        let source = self.source.as_mut()?;
+        let last = self
+            .context
+            .get_stream_no_info(&self.stream)
+            .await
+            .ok()?
+            .direct_get_last_for_subject(">")
+            .await
+            .ok()?;
+        let state = source.consumer.get_info().await.ok()?;
+        let nothing_on_its_way =
+            state.num_pending == 0 && state.delivered.consumer_sequence == source.delivered;
+        nothing_on_its_way.then(|| last.sequence.max(self.next_sequence - 1))
+    }
+
+    async fn try_next(&mut self) -> anyhow::Result<Followed> {
+        if self.source.is_none() {
+            self.source = Some(self.open().await?);
+            self.told_caught_up = false;
+        }
+        let Some(source) = &mut self.source else { anyhow::bail!("no source") };
+        if source.pending == 0 && !self.told_caught_up {
+            self.told_caught_up = true;
+            return Ok(Followed::CaughtUp);
+        }
+        let message = source.messages.next().await.ok_or_else(|| anyhow::anyhow!("the pull ended"))??;
+        let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
+        let (sequence, pending) = (info.stream_sequence, info.pending);
+        anyhow::ensure!(
+            info.consumer_sequence == source.delivered + 1 && sequence >= self.next_sequence,
+            "message {sequence} is not the next one"
+        );
+        let time = info.published;
+        source.delivered += 1;
+        source.pending = pending;
+        self.next_sequence = sequence + 1;
+        Ok(Followed::Message(FollowedMessage { message: message.message, sequence, pending, time }))
+    }
+
+    async fn open(&self) -> anyhow::Result<Source> {
+        let config = Config {
+            description: Some("follower".into()),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next_sequence },
+            ack_policy: AckPolicy::None,
+            filter_subjects: self.filters.clone(),
+            inactive_threshold: FORGOTTEN_AFTER,
+            num_replicas: 1,
+            memory_storage: true,
+            ..Config::default()
+        };
+        let consumer = self.context.create_consumer_on_stream(config, self.stream.as_str()).await?;
+        let pending = consumer.cached_info().num_pending;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(BATCH_MESSAGES)
+            .max_bytes_per_batch(BATCH_BYTES)
+            .expires(PULL_EXPIRES)
+            .heartbeat(HEARTBEAT)
+            .messages()
+            .await?;
+        debug!(stream.name = self.stream, stream.sequence = self.next_sequence, pending, "following");
+        Ok(Source { consumer, messages, delivered: 0, pending })
+    }
+
+    async fn pause_after(&mut self, error: &anyhow::Error) {
+        self.source = None;
+        self.failures = self.failures.saturating_add(1);
+        metrics::counter!("follower_restarts_total", "stream" => self.stream.clone()).increment(1);
+        let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
+        let pause = pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5));
+        warn!(
+            stream.name = self.stream,
+            stream.sequence = self.next_sequence,
+            error = format!("{error:#}"),
+            "following was interrupted; going on from here"
+        );
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("delivered", &self.delivered)
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
+}

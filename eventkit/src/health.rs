@@ -1,0 +1,134 @@
+//! Whether the process is well: a registry of named checks, behind `/health/live` and `/health/ready`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// What the parts of a process report about themselves. Cloning gives another handle on the same registry.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    checks: BTreeMap<String, Check>,
+    /// Why the process is on its way out.
+    ending: Option<Ending>,
+}
+
+#[derive(Debug, Clone)]
+struct Ending {
+    reason: String,
+    failed: bool,
+}
+
+/// One line of `/health/ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Whether this part can do its work now.
+    pub ready: bool,
+    /// What it is doing, or what is wrong. Safe to show: no secrets, no client's data.
+    pub detail: String,
+}
+
+/// The whole of `/health/ready`: ready when every check is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthReport {
+    /// Whether every check is ready and the process is not stopping.
+    pub ready: bool,
+    /// Each part by name.
+    pub checks: BTreeMap<String, Check>,
+}
+
+impl Health {
+    /// A registry without checks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a part. It counts as not ready until it says otherwise.
+    pub fn check(&self, name: impl Into<String>) -> CheckHandle {
+        let name = name.into();
+        self.state().checks.insert(name.clone(), Check { ready: false, detail: "starting".into() });
+        CheckHandle(Some((self.clone(), name.into())))
+    }
+
+    /// What `/health/ready` answers.
+    pub fn report(&self) -> HealthReport {
+        let state = self.state();
+        let mut checks = state.checks.clone();
+        if let Some(ending) = &state.ending {
+            checks.insert("process".into(), Check { ready: false, detail: ending.reason.clone() });
+        }
+        HealthReport { ready: checks.values().all(|check| check.ready), checks }
+    }
+
+    /// Whether everything that should run does: `/health/live`. A process that stops in good order is alive.
+    pub fn is_live(&self) -> bool {
+        !self.state().ending.as_ref().is_some_and(|ending| ending.failed)
+    }
+
+    /// The process stops from here on and is not ready any more.
+    pub(crate) fn ending(&self, reason: impl Into<String>, failed: bool) {
+        self.state().ending = Some(Ending { reason: reason.into(), failed });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One part's line in the registry. A [`CheckHandle::detached`] one goes nowhere, for use without a service.
+#[derive(Clone, Default)]
+pub struct CheckHandle(Option<(Health, Arc<str>)>);
+
+impl CheckHandle {
+    /// A handle that reports to nobody.
+    pub fn detached() -> Self {
+        Self::default()
+    }
+
+    /// Reports whether the part is ready, and what it is doing or what is wrong with it.
+    pub fn set_ready(&self, ready: bool, detail: impl Into<String>) {
+        if let Some((health, name)) = &self.0
+            && let Some(check) = health.state().checks.get_mut(&**name)
+        {
+            *check = Check { ready, detail: detail.into() };
+        }
+    }
+}
+
+impl fmt::Debug for CheckHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CheckHandle").field(&self.0.as_ref().map(|(_, name)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_every_part_is() {
+        let health = Health::new();
+        assert!(health.report().ready);
+        let (nats, view) = (health.check("nats"), health.check("view"));
+        assert!(!health.report().ready, "a part that has said nothing is not ready");
+        nats.set_ready(true, "connected");
+        view.set_ready(true, "caught up");
+        assert!(health.report().ready);
+        nats.set_ready(false, "disconnected");
+        assert_eq!(health.report().checks["nats"].detail, "disconnected");
+        assert!(!health.report().ready);
+    }
+
+    #[test]
+    fn a_stopping_process_is_alive_but_not_ready_and_a_failed_one_is_neither() {
+        let health = Health::new();
+        health.ending("stopping: SIGTERM", false);
+        assert!(health.is_live() && !health.report().ready);
+        health.ending("consumer ended", true);
+        assert!(!health.is_live());
+    }
+}

@@ -1,0 +1,121 @@
+//! [`complete`]: what surrounds every route, whatever it does.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use metrics::{counter, histogram};
+use tracing::{Instrument, error, info_span, warn};
+use uuid::Uuid;
+
+use super::problem::Problem;
+
+/// The largest request body.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// How long a handler may take until its answer begins. (A live stream may then go on.)
+const HANDLE_WITHIN: Duration = Duration::from_secs(30);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Puts around `routes` what every route has: an id per request (the client's `x-request-id`, or a new one) in the
+/// answer, in problems and in logs; a limit on the body and on the time; a problem for a panic, an unknown route and a
+/// wrong method; metrics by route.
+pub fn complete(routes: Router) -> Router {
+    routes
+        .fallback(|| async { Problem::not_found("There is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "This path does not take this method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(around))
+}
+
+/// One request, from the outside.
+async fn around(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let id_text = id.to_str().unwrap_or_default();
+    let span = info_span!("request", request.id = id_text, http.method = %method, http.path = path);
+
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let answer = match tokio::time::timeout(HANDLE_WITHIN, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            Problem::internal(anyhow::anyhow!("the handler panicked: {}", message(&*panic))).into_response()
+        }
+        Err(_) => Problem::unavailable(anyhow::anyhow!("no answer within {HANDLE_WITHIN:?}")).into_response(),
+    };
+    let mut answer = span.in_scope(|| told(answer, id_text));
+    answer.headers_mut().insert(REQUEST_ID, id);
+
+    let labels =
+        [("method", method.to_string()), ("route", route), ("status", answer.status().as_str().to_owned())];
+    counter!("http_requests_total", &labels).increment(1);
+    histogram!("http_request_duration_seconds", &labels[..2]).record(started.elapsed());
+    answer
+}
+
+/// Logs what went wrong and puts the request's id into what the client is told. An error that is no problem yet (one of
+/// the framework's own) becomes one.
+fn told(mut answer: Response, request_id: &str) -> Response {
+    let problem = match answer.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if is_bare_error(&answer) => bare(answer.status()),
+        None => return answer,
+    };
+    let (status, kind, cause) = (problem.status().as_u16(), problem.slug(), problem.cause());
+    if problem.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        error!(http.status = status, problem = kind, error = cause, "a request failed");
+    } else if problem.status().is_server_error() {
+        warn!(http.status = status, problem = kind, error = cause, "a request was turned away");
+    }
+    let mut rendered = problem.render(Some(request_id));
+    for (name, value) in answer.headers() {
+        // What a handler or the framework added, such as `Allow`.
+        if !rendered.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
+            rendered.headers_mut().insert(name, value.clone());
+        }
+    }
+    rendered
+}
+
+fn is_bare_error(answer: &Response) -> bool {
+    let content_type = answer.headers().get(axum::http::header::CONTENT_TYPE);
+    let text = content_type.is_none_or(|value| value.as_bytes().starts_with(b"text/plain"));
+    text && (answer.status().is_client_error() || answer.status().is_server_error())
+}
+
+fn bare(status: StatusCode) -> Problem {
+    let title = status.canonical_reason().unwrap_or("Error");
+    Problem::new(status, if status.is_server_error() { "internal" } else { "bad-request" }, title)
+}
+
+/// The client's id if it is a reasonable one, or a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(REQUEST_ID);
+    let reasonable = |id: &&HeaderValue| {
+        id.len() <= 128 && id.as_bytes().iter().all(u8::is_ascii_graphic) && !id.is_empty()
+    };
+    given.filter(reasonable).cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or(HeaderValue::from_static("-"))
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,99 @@
+//! What a handler takes from a request. Each refuses with a [`Problem`] that says what is wrong and where.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::edge::MAX_BODY_BYTES;
+use super::problem::Problem;
+
+/// A JSON body. 400 if it is not JSON, 413 if it is too large, 422 if it has not the shape of a `T`.
+///
+/// Whether unknown fields are refused is `T`'s to say: `#[serde(deny_unknown_fields)]`. The content type is not asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        let Json(body) = Json::from_bytes(&bytes).map_err(|error| match error {
+            JsonRejection::JsonDataError(error) => Problem::invalid(reason(&error.body_text())),
+            other => Problem::bad_request(reason(&other.body_text())),
+        })?;
+        Ok(Self(body))
+    }
+}
+
+fn unreadable(error: BytesRejection) -> Problem {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large")
+            .detail(format!("A body has at most {MAX_BODY_BYTES} bytes"));
+    }
+    Problem::bad_request("The body could not be read").caused_by(error)
+}
+
+/// Without the part that names Rust.
+fn reason(text: &str) -> String {
+    let known = [
+        "Failed to deserialize the JSON body into the target type: ",
+        "Failed to parse the request body as JSON: ",
+    ];
+    let reason = known.iter().find_map(|prefix| text.strip_prefix(prefix));
+    reason.unwrap_or(text).to_owned()
+}
+
+/// The variables of the route. 422 if they have not the form of a `T`: an [`crate::EntityId`] with a dot in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(path)) => Ok(Self(path)),
+            Err(error) if error.status().is_server_error() => Err(Problem::internal(error)),
+            Err(error) => Err(Problem::invalid(error.body_text())),
+        }
+    }
+}
+
+/// The query string. 400 if it has not the form of a `T`.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(error) => Err(Problem::bad_request(error.body_text())),
+        }
+    }
+}
+
+/// `?min_sequence=`: the position on the log that the answer must include, as an earlier write's `Event-Sequence` told.
+/// Give it to [`crate::View::at_least`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinSequence(pub Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for MinSequence {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Parameter {
+            min_sequence: Option<u64>,
+        }
+        let Query(Parameter { min_sequence }) = Query::from_request_parts(parts, state).await?;
+        Ok(Self(min_sequence))
+    }
+}

@@ -1,0 +1,103 @@
+//! Writes over HTTP: safe to repeat, conditional if wanted, and answered with where the write stands.
+
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::{Cause, EntityId, EventId};
+
+/// Namespace of the causes computed from idempotency keys. Changing it makes every repeat after it a new request.
+const NAMESPACE: Uuid = Uuid::from_u128(0x0f5b_8d86_9a1e_4f4e_8c0b_1f60_5d2e_93c7);
+
+/// The longest `Idempotency-Key`.
+const MAX_KEY_LEN: usize = 128;
+
+/// Why a write is done: this request. With an `Idempotency-Key` (1 to 128 visible ASCII characters) the same method,
+/// path and key are always the same cause, so that a repeated request is carried out once; without, each is a new one.
+#[derive(Debug, Clone)]
+pub struct RequestCause(pub Cause);
+
+impl RequestCause {
+    /// The id of an entity that this request creates: a repeat with the same `Idempotency-Key` creates the same one.
+    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a derived id is a UUID: it cannot panic")]
+    pub fn derive_entity_id(&self) -> EntityId {
+        EntityId::new(self.0.derive("the entity created")).expect("a UUID is an identifier")
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestCause {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut keys = parts.headers.get_all("idempotency-key").iter();
+        let id = match (keys.next(), keys.next()) {
+            (None, _) => EventId::generate(),
+            (Some(key), None) => keyed(parts, legal(key)?),
+            (Some(_), Some(_)) => return Err(Problem::bad_request("Idempotency-Key is given twice")),
+        };
+        Ok(Self(Cause::request(id)))
+    }
+}
+
+fn keyed(parts: &Parts, key: &str) -> EventId {
+    let name = format!("{} {}\n{key}", parts.method, parts.uri.path());
+    Uuid::new_v5(&NAMESPACE, name.as_bytes()).into()
+}
+
+fn legal(key: &HeaderValue) -> Result<&str, Problem> {
+    let legal =
+        |key: &&str| (1..=MAX_KEY_LEN).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    key.to_str()
+        .ok()
+        .filter(legal)
+        .ok_or_else(|| Problem::bad_request("Idempotency-Key must be 1 to 128 visible ASCII characters"))
+}
+
+/// `If-Match`: the version that the entity must be at, as an earlier answer's `ETag` told. Give it to
+/// [`crate::EventStore::execute_at`]. 400 if it is not one of our tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IfMatch(pub Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(tag) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let version = || tag.to_str().ok()?.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok();
+        match version() {
+            Some(version) => Ok(Self(Some(version))),
+            None => Err(Problem::bad_request(r#"If-Match must be one version in quotes, as in ETag: "3""#)),
+        }
+    }
+}
+
+/// The answer to a write: the body, the entity's version as `ETag`, and the log position as `Event-Sequence`, which a
+/// read takes as `?min_sequence=`.
+#[derive(Debug, Clone)]
+pub struct Written<T> {
+    /// 201 for what was created, 200 or 202 otherwise.
+    pub status: StatusCode,
+    /// The entity's version after the write.
+    pub version: u64,
+    /// The position on the log.
+    pub sequence: u64,
+    /// The entity as it is now.
+    pub body: T,
+}
+
+impl<T: Serialize> IntoResponse for Written<T> {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        let headers = response.headers_mut();
+        if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", self.version)) {
+            headers.insert(header::ETAG, tag);
+        }
+        headers.insert(HeaderName::from_static("event-sequence"), self.sequence.into());
+        response
+    }
+}

@@ -1,0 +1,252 @@
+//! [`Service`]: a binary from its command line to its last acknowledged message.
+//!
+//! [`Service::start`] reads the settings, starts telemetry, listens for HTTP (alive, not yet ready), connects to NATS and
+//! provisions the streams. Then `main` wires its views, consumers and routes, and [`Service::run`] keeps them going until
+//! a signal comes or one of them ends, and stops them in good order.
+
+mod config;
+mod connect;
+mod server;
+mod tasks;
+mod telemetry;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_nats::Client;
+use axum::Router;
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::config::{Command, CommandLine, CommonSettings};
+use self::server::HttpServer;
+use self::tasks::Tasks;
+use crate::health::Health;
+use crate::view::{Projection, View, name_of};
+use crate::{Catalog, EventLog, provision};
+
+pub use self::config::{NoSettings, Secret};
+
+/// Who a binary is. [`about!`](crate::about) makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceInfo {
+    /// Its name: in logs, on the connection, in the source of its events, as the directory of its data.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// One line for `--help`.
+    pub description: &'static str,
+    /// The port that it listens on unless told otherwise.
+    pub port: u16,
+}
+
+/// The [`ServiceInfo`] of the crate that calls it: `about!()`, or `about!(port = 8081)`. The port is 8080 if not given.
+#[macro_export]
+macro_rules! about {
+    () => {
+        $crate::about!(port = 8080)
+    };
+    (port = $port:expr) => {
+        $crate::ServiceInfo {
+            name: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
+            description: env!("CARGO_PKG_DESCRIPTION"),
+            port: $port,
+        }
+    };
+}
+
+/// A running binary: its connection, its tasks, its HTTP server.
+#[derive(Debug)]
+pub struct Service {
+    info: ServiceInfo,
+    settings: CommonSettings,
+    log: EventLog,
+    health: Health,
+    http: HttpServer,
+    routes: Router,
+    /// Cancelled when the service is to stop.
+    stop: CancellationToken,
+    /// Cancelled by the connection when it is closed for good.
+    closed: CancellationToken,
+    /// What finishes its work when told to stop: consumers, the HTTP server.
+    working: Tasks,
+    /// What may be dropped at any moment: views, tasks of the service's own.
+    background: Tasks,
+    signals: Signals,
+}
+
+impl Service {
+    /// Starts a service: returns it, connected and provisioned, with its own settings.
+    ///
+    /// Ends the process where the command line asks for that: `--help`, `--version`, a mistake in it, and the
+    /// `healthcheck` subcommand, which asks the running service whether it is ready.
+    pub async fn start<S: Args>(info: ServiceInfo, catalog: Catalog) -> anyhow::Result<(Self, S)> {
+        let CommandLine { common: settings, own, command } = CommandLine::<S>::read(info);
+        if let Some(Command::Healthcheck) = command {
+            server::ask_ready(settings.http_addr).await?;
+            std::process::exit(0);
+        }
+        telemetry::start_logging(&settings.log, settings.log_format)?;
+        info!(service.name = info.name, service.version = info.version, "starting");
+        let metrics = telemetry::start_metrics()?;
+        let mut signals = Signals::listen()?;
+        let (health, stop, closed) = (Health::new(), CancellationToken::new(), CancellationToken::new());
+
+        let mut working = Tasks::default();
+        let http = HttpServer::bind(settings.http_addr, health.clone(), metrics).await?;
+        working.spawn("http", http.clone().serve(stop.clone()));
+
+        let connected = async {
+            let client = connect::connect(&settings, info, &health, closed.clone()).await?;
+            provision::streams(&client, &catalog, settings.replicas.into()).await?;
+            anyhow::Ok(client)
+        };
+        let client = tokio::select! {
+            client = connected => client?,
+            signal = signals.next() => bail!("{signal} before the start was complete"),
+        };
+        let log = EventLog::new(client, format!("/{}", info.name));
+        let (routes, background) = (Router::new(), Tasks::default());
+        let service =
+            Self { info, settings, log, health, http, routes, stop, closed, working, background, signals };
+        Ok((service, own))
+    }
+
+    /// The event log, with this service as the source of what is recorded.
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &Client {
+        self.log.client()
+    }
+
+    /// Where parts of the process report whether they are well.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The directory for this service's files; created if it is not there.
+    pub fn data_dir(&self) -> anyhow::Result<&Path> {
+        let directory: &PathBuf = &self.settings.data_dir;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("creating the data directory {}", directory.display()))?;
+        Ok(directory)
+    }
+
+    /// Cancelled when the service is to stop. For what wants to end in its own way: live HTTP streams, long loops.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Keeps a view of the log. The service is not ready, and its routes answer 503, until it has caught up.
+    pub fn view<P: Projection>(&mut self) -> View<P> {
+        let name = format!("view {}", name_of::<P>());
+        let (view, task) = View::<P>::parts(self.client().clone(), self.health.check(name.as_str()));
+        self.background.spawn(name, async {
+            task.await;
+            Ok(())
+        });
+        self.http.wait_for(view.clone());
+        view
+    }
+
+    /// Runs a task for as long as the service runs: if it ends before, the service ends too, with an error. When the
+    /// service stops it is dropped at its next `.await`; one that has something to finish watches
+    /// [`Service::stopping`] and belongs in a consumer.
+    pub fn spawn(
+        &mut self,
+        name: impl Into<String>,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.background.spawn(name, task);
+    }
+
+    /// Serves these routes, beside `/health/live`, `/health/ready` and `/metrics`. May be called several times.
+    pub fn serve(&mut self, routes: Router) {
+        self.routes = std::mem::take(&mut self.routes).merge(routes);
+    }
+
+    /// Runs until SIGINT or SIGTERM, or until a task ends that should not; then lets what runs finish, within the
+    /// shutdown deadline. An error if anything ended by itself, panicked or had to be cut off.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        self.http.open(std::mem::take(&mut self.routes));
+        info!(service.name = self.info.name, "running");
+        let ended = tokio::select! {
+            signal = self.signals.next() => Ok(signal),
+            failure = self.working.first_end() => Err(failure),
+            failure = self.background.first_end() => Err(failure),
+            () = self.closed.cancelled() => Err(anyhow::anyhow!("the NATS connection was closed for good")),
+        };
+        match &ended {
+            Ok(signal) => {
+                info!(reason = signal, "stopping");
+                self.health.ending(format!("stopping: {signal}"), false);
+            }
+            Err(failure) => {
+                error!(error = format!("{failure:#}"), "stopping: a part of the service failed");
+                self.health.ending(format!("{failure:#}"), true);
+            }
+        }
+        let stopped = self.stop_in_order().await;
+        ended.and(stopped)
+    }
+
+    /// Everything that runs finishes, then the last acknowledgements leave the process.
+    async fn stop_in_order(&mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let deadline = self.settings.shutdown();
+        let drained = tokio::select! {
+            drained = tokio::time::timeout(deadline, self.working.all_ended()) => drained,
+            signal = self.signals.next() => bail!("a second signal ({signal}): stopped at once"),
+        };
+        self.background.abort();
+        let client = self.client().clone();
+        let left = async {
+            client.drain().await?;
+            self.closed.cancelled().await;
+            anyhow::Ok(())
+        };
+        if !matches!(tokio::time::timeout(LEAVE_WITHIN, left).await, Ok(Ok(())))
+            && !self.closed.is_cancelled()
+        {
+            warn!("the NATS connection did not close in time; unanswered acknowledgements may be lost");
+        }
+        match drained {
+            Ok(Ok(())) => info!(service.name = self.info.name, "stopped"),
+            Ok(Err(failure)) => return Err(failure),
+            Err(_) => bail!("not finished within {deadline:?}, cut off: {}", self.working.names().join(", ")),
+        }
+        Ok(())
+    }
+}
+
+/// How long the connection has to send what is left when everything else has stopped.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The two signals that mean "stop".
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

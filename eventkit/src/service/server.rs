@@ -1,0 +1,168 @@
+//! The HTTP server of a service: its health and metrics from the first moment, its routes when they are ready.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::info;
+
+use crate::health::Health;
+use crate::http::{self, Problem};
+use crate::view::{Projection, View};
+
+/// How often old samples of the metrics are folded away.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long `healthcheck` waits for its answer.
+const HEALTHCHECK: Duration = Duration::from_secs(3);
+
+/// The listening socket and what answers on it. Cloning gives another handle.
+#[derive(Clone)]
+pub(crate) struct HttpServer {
+    listener: Arc<Mutex<Option<TcpListener>>>,
+    site: Arc<Site>,
+}
+
+struct Site {
+    health: Health,
+    metrics: PrometheusHandle,
+    /// The routes of the service, once it runs.
+    routes: OnceLock<Router>,
+    /// What must have happened before the routes give true answers.
+    waiting: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+}
+
+impl HttpServer {
+    pub(crate) async fn bind(
+        addr: SocketAddr,
+        health: Health,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<Self> {
+        let listener =
+            TcpListener::bind(addr).await.with_context(|| format!("listening on {addr} (HTTP_ADDR)"))?;
+        info!(http.addr = %listener.local_addr()?, "http listening");
+        let site = Site { health, metrics, routes: OnceLock::new(), waiting: Mutex::default() };
+        Ok(Self { listener: Arc::new(Mutex::new(Some(listener))), site: Arc::new(site) })
+    }
+
+    /// Answers until told to stop, then finishes the requests that run.
+    pub(crate) async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = listener.context("already served")?;
+        let upkeep = async {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                self.site.metrics.run_upkeep();
+            }
+        };
+        let serve =
+            axum::serve(listener, site(self.site.clone())).with_graceful_shutdown(stop.cancelled_owned());
+        tokio::select! {
+            served = serve.into_future() => Ok(served?),
+            () = upkeep => Ok(()),
+        }
+    }
+
+    /// The routes answer 503 until this view has caught up.
+    pub(crate) fn wait_for<P: Projection>(&self, view: View<P>) {
+        let caught_up = Box::pin(async move { view.caught_up().await });
+        self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(caught_up);
+    }
+
+    /// Lets the service's routes answer, as soon as their views have caught up.
+    pub(crate) fn open(&self, routes: Router) {
+        let waiting = std::mem::take(&mut *self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let (site, routes) = (self.site.clone(), http::complete(routes));
+        tokio::spawn(async move {
+            futures::future::join_all(waiting).await;
+            let _again = site.routes.set(routes);
+        });
+    }
+}
+
+impl fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpServer").finish_non_exhaustive()
+    }
+}
+
+fn site(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(routes)
+        .with_state(site)
+}
+
+async fn live(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
+    if site.health.is_live() {
+        (StatusCode::OK, "live\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "failed\n")
+    }
+}
+
+async fn ready(State(site): State<Arc<Site>>) -> Response {
+    let report = site.health.report();
+    let running = site.routes.get().is_some();
+    let status = if report.ready && running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(crate::health::HealthReport { ready: report.ready && running, ..report })).into_response()
+}
+
+async fn metrics(State(site): State<Arc<Site>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], site.metrics.render())
+        .into_response()
+}
+
+async fn routes(State(site): State<Arc<Site>>, request: Request) -> Response {
+    let Some(routes) = site.routes.get() else {
+        let starting = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The service is starting");
+        return starting.retry_after(Duration::from_secs(1)).into_response();
+    };
+    routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+/// The `healthcheck` subcommand: an error unless the service on `addr` is ready.
+pub(crate) async fn ask_ready(addr: SocketAddr) -> anyhow::Result<()> {
+    let addr = reachable(addr);
+    let ask = async {
+        let mut stream = TcpStream::connect(addr).await?;
+        let request = format!("GET /health/ready HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(64 * 1024).read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(HEALTHCHECK, ask)
+        .await
+        .with_context(|| format!("no answer from {addr} within {HEALTHCHECK:?}"))?
+        .with_context(|| format!("asking {addr}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    ensure!(head.starts_with("HTTP/1.1 200 "), "not ready: {body}");
+    Ok(())
+}
+
+/// The address to reach a service on that listens on `addr`, from the same machine.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}
