@@ -116,7 +116,10 @@ impl DeadLetter {
     /// Reads a message of the stream `DLQ`, on any of its subjects.
     pub fn decode(headers: &HeaderMap, payload: Bytes) -> Result<Self, NotADeadLetter> {
         let text = |name: &str| {
-            headers.get(name).map(|value| value.as_str()).ok_or_else(|| NotADeadLetter(format!("no header {name}")))
+            headers
+                .get(name)
+                .map(|value| value.as_str())
+                .ok_or_else(|| NotADeadLetter(format!("no header {name}")))
         };
         fn parse<T: FromStr<Err: fmt::Display>>(name: &str, text: &str) -> Result<T, NotADeadLetter> {
             text.parse().map_err(|error| NotADeadLetter(format!("header {name}: {error}")))
@@ -221,7 +224,9 @@ const SUBJECT: &str = "Dlq-Subject";
 const ASIDE: &str = "Original-";
 
 fn is_put_aside(name: &str) -> bool {
-    ["Nats-", "Dlq-", ASIDE].iter().any(|prefix| name.get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix)))
+    ["Nats-", "Dlq-", ASIDE]
+        .iter()
+        .any(|prefix| name.get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix)))
 }
 
 fn kept_headers(original: &HeaderMap) -> HeaderMap {
@@ -299,7 +304,9 @@ mod tests {
         headers.append("Nats-TTL", "1s");
         headers.append("Dlq-Consumer", "somebody's own");
         let kept = kept_headers(&headers);
-        assert!(kept.iter().all(|(name, _)| !is_put_aside(name.as_ref()) || name.to_string().starts_with(ASIDE)));
+        assert!(
+            kept.iter().all(|(name, _)| !is_put_aside(name.as_ref()) || name.to_string().starts_with(ASIDE))
+        );
         assert_eq!(original_headers(&kept), headers);
     }
 

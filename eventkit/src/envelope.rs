@@ -124,7 +124,9 @@ impl<'a> Envelope<'a> {
     /// The context attributes, checked.
     pub fn metadata(&self) -> Result<Metadata, DecodeError> {
         let wire = &self.wire;
-        let id = |name: &'static str, value: &str| EventId::new(value).map_err(|e| DecodeError::invalid_id(name, e));
+        let id = |name: &'static str, value: &str| {
+            EventId::new(value).map_err(|e| DecodeError::invalid_id(name, e))
+        };
         let own = id("id", &wire.id)?;
         let correlation_id = match &*wire.correlationid {
             "" => own.clone(),
@@ -142,7 +144,11 @@ impl<'a> Envelope<'a> {
             time: time(&wire.time)?,
             data_version: self.data_version().unwrap_or(0),
             correlation_id,
-            causation_id: if wire.causationid.is_empty() { None } else { Some(id("causationid", &wire.causationid)?) },
+            causation_id: if wire.causationid.is_empty() {
+                None
+            } else {
+                Some(id("causationid", &wire.causationid)?)
+            },
             user_id: (!wire.userid.is_empty()).then(|| wire.userid.clone().into_owned()),
             priority,
         })
@@ -333,7 +339,10 @@ mod tests {
         assert_eq!(refusal(r#"{"specversion":"1.0","type":"a.b","data":{}}"#), "no `id`");
         assert_eq!(refusal(r#"{"specversion":"1.0","id":"1","data":{}}"#), "no `type`");
         assert_eq!(refusal(r#"{"specversion":"1.0","id":"1","type":"a.b"}"#), "no `data`");
-        assert_eq!(refusal(r#"{"specversion":"0.3","id":"1"}"#), "`specversion` is invalid: \"0.3\" is not 1.0");
+        assert_eq!(
+            refusal(r#"{"specversion":"0.3","id":"1"}"#),
+            "`specversion` is invalid: \"0.3\" is not 1.0"
+        );
         assert_eq!(refusal(r#"{"event_type":"OrderPlaced"}"#), "no `id`");
     }
 

@@ -59,8 +59,11 @@ pub(crate) fn decode_data<E: Event>(version: u32, data: &RawValue) -> Result<E, 
         return Err(DecodeError::UnknownVersion { event_type: event_type.into(), version, known });
     }
     if version == known {
-        return serde_json::from_str(data.get())
-            .map_err(|source| DecodeError::Data { event_type, version, source });
+        return serde_json::from_str(data.get()).map_err(|source| DecodeError::Data {
+            event_type,
+            version,
+            source,
+        });
     }
     let wrong = |source| DecodeError::Data { event_type, version, source };
     let mut value: Value = serde_json::from_str(data.get()).map_err(wrong)?;
@@ -333,7 +336,10 @@ mod tests {
         let parse = |id: &EventId| Uuid::try_parse(id.as_str()).unwrap();
         let derived = parse(&cause.derive("a"));
         assert_eq!(derived.get_version_num(), 7);
-        assert_eq!(derived.get_timestamp().unwrap().to_unix().0, parse(cause.id()).get_timestamp().unwrap().to_unix().0);
+        assert_eq!(
+            derived.get_timestamp().unwrap().to_unix().0,
+            parse(cause.id()).get_timestamp().unwrap().to_unix().0
+        );
         let foreign = Cause::request(EventId::new("evt-1").unwrap());
         assert_eq!(parse(&foreign.derive("a")).get_version_num(), 5);
     }

@@ -18,6 +18,8 @@ mod publisher;
 pub use publisher::{PublishError, Publisher, Receipt, RequestError};
 mod store;
 pub use store::{EventStore, ExecuteError, Executed, Loaded};
+mod consumer;
+pub use consumer::{Consumer, OrderBy};
 mod dead_letter;
 pub mod inbox;
 pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};

@@ -73,7 +73,11 @@ impl EventLog {
     }
 
     /// One event by its place in its entity's history; `None` if there is no event of that type at that version.
-    pub async fn read<E: Event>(&self, id: &EntityId, version: u64) -> Result<Option<Recorded<E>>, StoreError> {
+    pub async fn read<E: Event>(
+        &self,
+        id: &EntityId,
+        version: u64,
+    ) -> Result<Option<Recorded<E>>, StoreError> {
         let subject = subject::event(E::TYPE, id, version);
         let Some(stored) = self.get_last(&subject).await? else { return Ok(None) };
         stored.decode(|envelope| envelope.event::<E>()).map(Some)
@@ -155,7 +159,8 @@ impl Stored {
         &self,
         decode: impl FnOnce(&Envelope<'_>) -> Result<E, DecodeError>,
     ) -> Result<Recorded<E>, StoreError> {
-        let corrupt = |source| StoreError::Corrupt { subject: self.subject.clone(), sequence: self.sequence, source };
+        let corrupt =
+            |source| StoreError::Corrupt { subject: self.subject.clone(), sequence: self.sequence, source };
         let envelope = Envelope::decode(&self.payload).map_err(corrupt)?;
         Ok(Recorded {
             event: decode(&envelope).map_err(corrupt)?,
@@ -219,10 +224,15 @@ pub(crate) enum PublishFailure {
     TooLarge(String),
 }
 
-pub(crate) async fn publish_once(client: &Client, message: &Outgoing, wait: Duration) -> Result<Ack, PublishFailure> {
+pub(crate) async fn publish_once(
+    client: &Client,
+    message: &Outgoing,
+    wait: Duration,
+) -> Result<Ack, PublishFailure> {
     use async_nats::client::RequestErrorKind;
     // The time limit is ours: the client's own starts only when the request has left its queue.
-    let request = Request::new().headers(message.headers.clone()).payload(message.payload.clone()).timeout(None);
+    let request =
+        Request::new().headers(message.headers.clone()).payload(message.payload.clone()).timeout(None);
     let no_stream = || PublishFailure::Unavailable(format!("no stream takes {}", message.subject));
     let answer = tokio::time::timeout(wait, client.send_request(message.subject.clone(), request))
         .await
@@ -315,7 +325,9 @@ pub enum StoreError {
     Encode(#[from] serde_json::Error),
     /// Two different commands were given to one entity for the same cause and step. A mistake in the program: see
     /// [`crate::Cause::step`].
-    #[error("two commands to {entity} {id} for the same cause: give the second a step of its own (Cause::step)")]
+    #[error(
+        "two commands to {entity} {id} for the same cause: give the second a step of its own (Cause::step)"
+    )]
     CauseReused {
         /// The entity's name.
         entity: &'static str,
@@ -345,7 +357,9 @@ mod tests {
     #[test]
     fn both_conflict_codes_are_conflicts() {
         for code in [10071, 10164, 10201] {
-            let body = format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"x"}},"stream":"EVENTS","seq":0}}"#);
+            let body = format!(
+                r#"{{"error":{{"code":400,"err_code":{code},"description":"x"}},"stream":"EVENTS","seq":0}}"#
+            );
             assert!(matches!(read_ack(body.as_bytes()), Err(PublishFailure::Conflict)), "{code}");
         }
     }

@@ -118,9 +118,10 @@ pub(crate) async fn publish_retrying(log: &EventLog, message: &Outgoing) -> Resu
     let worth_another = |failure: &PublishFailure| {
         matches!(failure, PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))
     };
-    let publish = (|| log.publish_once(message)).retry(pauses).when(worth_another).notify(|failure, pause| {
-        tracing::debug!(error = %failure, ?pause, subject = %message.subject, "publish again");
-    });
+    let publish =
+        (|| log.publish_once(message)).retry(pauses).when(worth_another).notify(|failure, pause| {
+            tracing::debug!(error = %failure, ?pause, subject = %message.subject, "publish again");
+        });
     tokio::time::timeout(log.deadline(), publish)
         .await
         .map_err(|_| PublishError::Unavailable(format!("not acknowledged within {:?}", log.deadline())))?

@@ -18,7 +18,9 @@ use anyhow::{Context, bail};
 use async_nats::Client;
 use axum::Router;
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -92,9 +94,19 @@ impl Service {
             std::process::exit(0);
         }
         telemetry::start_logging(&settings.log, settings.log_format)?;
-        info!(service.name = info.name, service.version = info.version, "starting");
         let metrics = telemetry::start_metrics()?;
-        let mut signals = Signals::listen()?;
+        let signals = listen_for_signals()?;
+        Ok((Self::launch(info, &catalog, settings, metrics, signals).await?, own))
+    }
+
+    async fn launch(
+        info: ServiceInfo,
+        catalog: &Catalog,
+        settings: CommonSettings,
+        metrics: PrometheusHandle,
+        mut signals: Signals,
+    ) -> anyhow::Result<Self> {
+        info!(service.name = info.name, service.version = info.version, "starting");
         let (health, stop, closed) = (Health::new(), CancellationToken::new(), CancellationToken::new());
 
         let mut working = Tasks::default();
@@ -103,18 +115,16 @@ impl Service {
 
         let connected = async {
             let client = connect::connect(&settings, info, &health, closed.clone()).await?;
-            provision::streams(&client, &catalog, settings.replicas.into()).await?;
+            provision::streams(&client, catalog, settings.replicas.into()).await?;
             anyhow::Ok(client)
         };
         let client = tokio::select! {
             client = connected => client?,
-            signal = signals.next() => bail!("{signal} before the start was complete"),
+            signal = next(&mut signals) => bail!("{signal} before the start was complete"),
         };
         let log = EventLog::new(client, format!("/{}", info.name));
         let (routes, background) = (Router::new(), Tasks::default());
-        let service =
-            Self { info, settings, log, health, http, routes, stop, closed, working, background, signals };
-        Ok((service, own))
+        Ok(Self { info, settings, log, health, http, routes, stop, closed, working, background, signals })
     }
 
     /// The event log, with this service as the source of what is recorded.
@@ -179,7 +189,7 @@ impl Service {
         self.http.open(std::mem::take(&mut self.routes));
         info!(service.name = self.info.name, "running");
         let ended = tokio::select! {
-            signal = self.signals.next() => Ok(signal),
+            signal = next(&mut self.signals) => Ok(signal),
             failure = self.working.first_end() => Err(failure),
             failure = self.background.first_end() => Err(failure),
             () = self.closed.cancelled() => Err(anyhow::anyhow!("the NATS connection was closed for good")),
@@ -204,7 +214,7 @@ impl Service {
         let deadline = self.settings.shutdown();
         let drained = tokio::select! {
             drained = tokio::time::timeout(deadline, self.working.all_ended()) => drained,
-            signal = self.signals.next() => bail!("a second signal ({signal}): stopped at once"),
+            signal = next(&mut self.signals) => bail!("a second signal ({signal}): stopped at once"),
         };
         self.background.abort();
         let client = self.client().clone();
@@ -230,23 +240,34 @@ impl Service {
 /// How long the connection has to send what is left when everything else has stopped.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
-/// The two signals that mean "stop".
-#[derive(Debug)]
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
+/// What asks the service to stop: the names of signals, as they come.
+type Signals = mpsc::Receiver<&'static str>;
 
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("listening for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+/// From here on SIGINT and SIGTERM are ours, also as process 1 of a container, which would not hear of them otherwise.
+fn listen_for_signals() -> anyhow::Result<Signals> {
+    let listen = |kind| signal(kind).context("listening for signals");
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let (signals, received) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            };
+            if signals.send(name).await.is_err() {
+                return;
+            }
         }
+    });
+    Ok(received)
+}
+
+async fn next(signals: &mut Signals) -> &'static str {
+    match signals.recv().await {
+        Some(name) => name,
+        None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,11 +175,15 @@ impl<A: Aggregate> EventStore<A> {
                     return Ok(Executed { state, version, sequence, events, repeated: false });
                 }
                 // A duplicate: stored by an earlier attempt, or the id is somebody else's. The reload will tell.
-                Ok((_, Ack { duplicate: true, .. })) | Err(PublishFailure::Conflict) if conflicts < MAX_CONFLICTS => {
+                Ok((_, Ack { duplicate: true, .. })) | Err(PublishFailure::Conflict)
+                    if conflicts < MAX_CONFLICTS =>
+                {
                     conflicts += 1;
                     pause(conflicts).await;
                 }
-                Ok(_) | Err(PublishFailure::Conflict) => return Err(ExecuteError::Conflict { attempts: conflicts }),
+                Ok(_) | Err(PublishFailure::Conflict) => {
+                    return Err(ExecuteError::Conflict { attempts: conflicts });
+                }
                 // Perhaps stored: the reload will tell, by its id.
                 Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => {
                     if Instant::now() >= deadline {
@@ -354,7 +358,11 @@ struct Hot<A> {
 
 impl<A: Aggregate> Default for Hot<A> {
     fn default() -> Self {
-        Self { loaded: Loaded { state: A::default(), version: 0, sequence: 0 }, recent: VecDeque::new(), known: HashSet::new() }
+        Self {
+            loaded: Loaded { state: A::default(), version: 0, sequence: 0 },
+            recent: VecDeque::new(),
+            known: HashSet::new(),
+        }
     }
 }
 

@@ -1,0 +1,430 @@
+//! A consumer: the life of one delivery is [`Consumer::process`]. Read that first.
+//!
+//! `process` decides and never touches the broker; the runtime (`consumer/run.rs`) feeds it, keeps events of one entity in
+//! order, extends deadlines, and settles what was decided.
+
+mod durable;
+mod pull;
+mod run;
+mod settle;
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::envelope::DecodeError;
+use crate::health::CheckHandle;
+use crate::inbox::{Claim, Grant, Inbox, Key, Turn};
+use crate::subject::{self, EventSubject};
+use crate::{Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Recorded};
+
+/// A consumer under construction: a durable name, handlers, and limits.
+///
+/// ```no_run
+/// # use eventkit::{Consumer, Event, EntityId, Handler, HandlerResult, Recorded};
+/// # #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)] struct OrderPlaced { order_id: EntityId }
+/// # impl Event for OrderPlaced { const TYPE: &'static str = "order.placed"; fn entity_id(&self) -> &EntityId { &self.order_id } }
+/// struct Mailer;
+/// impl Handler<OrderPlaced> for Mailer {
+///     async fn handle(&self, order: Recorded<OrderPlaced>) -> HandlerResult {
+///         println!("thank you for {}", order.order_id);
+///         Ok(())
+///     }
+/// }
+/// let consumer = Consumer::new("consumer-email").on::<OrderPlaced>(Mailer);
+/// ```
+pub struct Consumer {
+    name: String,
+    routes: HashMap<&'static str, Route>,
+    adopted: HashMap<&'static str, Route>,
+    limits: Limits,
+    lanes: OrderBy,
+    service_version: String,
+    inbox: Option<Arc<dyn Inbox>>,
+    inbox_replicas: usize,
+    health: CheckHandle,
+}
+
+/// Reads an event of one type and starts its handler.
+type Route = Box<dyn Fn(&Envelope<'_>, u64, u64) -> Result<BoxFuture<'static, HandlerResult>, DecodeError> + Send + Sync>;
+
+/// Which events wait for one another. An event that waits for its retry holds up the later ones of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderBy {
+    /// Events of one entity are handled in stream order.
+    Entity,
+    /// Events that one outside request led to are handled in stream order. For a consumer of an entity that all requests
+    /// share, such as a warehouse.
+    Correlation,
+}
+
+/// The bounds of a consumer. Order is checked at start: `handler_timeout` + `ack_wait`/3 ≤ `ack_wait`, and
+/// `handler_timeout` < `claim_lease` < `ack_wait`.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// A handler that runs longer is stopped, and the attempt has failed.
+    handler_timeout: Duration,
+    /// A claim without an end runs out after this.
+    claim_lease: Duration,
+    /// The server delivers again what was neither settled nor extended for this long. Extended at a third of it.
+    ack_wait: Duration,
+    /// How often a handler is started for one event.
+    max_attempts: u32,
+    /// The delay before the second attempt; doubled for each further one, with jitter.
+    retry_min: Duration,
+    /// The longest delay between attempts.
+    retry_max: Duration,
+    /// How many handlers run at once.
+    concurrency: usize,
+    /// How many messages are buffered or running; no more are pulled than there is room for.
+    window: usize,
+    /// How many unsettled messages the server allows to all replicas, those that wait for a retry included.
+    max_ack_pending: usize,
+    /// How long running handlers may take to end when the consumer is stopped.
+    drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handler_timeout: Duration::from_secs(20),
+            claim_lease: Duration::from_secs(25),
+            ack_wait: Duration::from_secs(30),
+            max_attempts: 5,
+            retry_min: Duration::from_millis(500),
+            retry_max: Duration::from_secs(30),
+            concurrency: 64,
+            window: 512,
+            max_ack_pending: 4096,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Consumer {
+    /// A consumer that keeps its place under `name`, the name of its durable. Renaming it starts from the beginning of
+    /// the log, with an empty idempotency set: every effect is repeated.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            routes: HashMap::new(),
+            adopted: HashMap::new(),
+            limits: Limits::default(),
+            lanes: OrderBy::Entity,
+            service_version: "unknown".to_owned(),
+            inbox: None,
+            inbox_replicas: 1,
+            health: CheckHandle::detached(),
+        }
+    }
+
+    /// Handles an event type.
+    #[must_use]
+    pub fn on<E: Event>(mut self, handler: impl Handler<E>) -> Self {
+        self.routes.insert(E::TYPE, route::<E>(handler));
+        self
+    }
+
+    /// Handles an event type as other producers publish it, in either wire form, on `<entity>.<event>` and
+    /// `<entity>.<event>.<id>`. The owner of the entity does this, to record the event under its full subject
+    /// ([`crate::Cause::adopting`]); it also gives a dead letter to whatever else stands on such subjects.
+    #[must_use]
+    pub fn adopt<E: Event>(mut self, handler: impl Handler<E>) -> Self {
+        self.adopted.insert(E::TYPE, route::<E>(handler));
+        self
+    }
+
+    /// Which events wait for one another; [`OrderBy::Entity`] unless said otherwise.
+    #[must_use]
+    pub fn ordered_by(self, lanes: OrderBy) -> Self {
+        Self { lanes, ..self }
+    }
+
+    /// How many handlers run at once, 64 unless said otherwise.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.limits.concurrency = concurrency.max(1);
+        self.limits.window = self.limits.window.max(self.limits.concurrency);
+        self
+    }
+
+    /// How many messages are buffered or running, 512 unless said otherwise.
+    #[must_use]
+    pub fn window(mut self, window: usize) -> Self {
+        self.limits.window = window.max(self.limits.concurrency);
+        self.limits.max_ack_pending = self.limits.max_ack_pending.max(window);
+        self
+    }
+
+    /// How often a handler is started for one event before it becomes a dead letter, 5 unless said otherwise.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.limits.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// The delay before the second attempt, doubled for each further one up to the longest; half a second and half a
+    /// minute unless said otherwise. Delays are shortened at random by up to half.
+    #[must_use]
+    pub fn retry_delays(mut self, first: Duration, longest: Duration) -> Self {
+        (self.limits.retry_min, self.limits.retry_max) = (first, longest.max(first));
+        self
+    }
+
+    /// How long one attempt may take, how long its claim is good for, and how long the server waits for a sign of life;
+    /// 20, 25 and 30 seconds unless said otherwise. Each must be longer than the one before, and the handler's time at most
+    /// two thirds of the last.
+    #[must_use]
+    pub fn timeouts(mut self, handler: Duration, claim_lease: Duration, ack_wait: Duration) -> Self {
+        let limits = &mut self.limits;
+        (limits.handler_timeout, limits.claim_lease, limits.ack_wait) = (handler, claim_lease, ack_wait);
+        self
+    }
+
+    /// How long one attempt may take. The claim and the server's patience follow: a quarter more and half as much again.
+    #[must_use]
+    pub fn handler_timeout(self, handler: Duration) -> Self {
+        self.timeouts(handler, handler * 5 / 4, handler * 3 / 2)
+    }
+
+    /// How long running handlers may take to end when the consumer is stopped, 10 seconds unless said otherwise.
+    #[must_use]
+    pub fn drain_within(mut self, drain: Duration) -> Self {
+        self.limits.drain = drain;
+        self
+    }
+
+    /// Another idempotency set than the durable one in JetStream.
+    #[must_use]
+    pub fn inbox(self, inbox: Arc<dyn Inbox>) -> Self {
+        Self { inbox: Some(inbox), ..self }
+    }
+
+    /// The version of the program, for its dead letters.
+    #[must_use]
+    pub fn service_version(self, version: impl Into<String>) -> Self {
+        Self { service_version: version.into(), ..self }
+    }
+
+    /// Replicas of the idempotency set on a cluster.
+    #[must_use]
+    pub fn replicas(self, replicas: usize) -> Self {
+        Self { inbox_replicas: replicas, ..self }
+    }
+
+    /// Where to report whether messages are coming.
+    #[must_use]
+    pub fn health(self, health: CheckHandle) -> Self {
+        Self { health, ..self }
+    }
+
+    /// The name of its durable.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The subjects that it asks for, sorted.
+    pub fn filters(&self) -> Vec<String> {
+        let mut filters: Vec<_> = self.routes.keys().map(|event_type| subject::of_type(event_type)).collect();
+        filters.extend(self.adopted.keys().flat_map(|event_type| subject::foreign(subject::entity_of(event_type))));
+        filters.sort();
+        filters.dedup();
+        filters
+    }
+}
+
+fn route<E: Event>(handler: impl Handler<E>) -> Route {
+    let handler = Arc::new(handler);
+    Box::new(move |envelope, version, sequence| {
+        let event = envelope.event::<E>()?;
+        let mut meta = envelope.metadata()?;
+        if meta.data_version == 0 {
+            meta.data_version = E::VERSION;
+        }
+        let (handler, event) = (Arc::clone(&handler), Recorded { event, meta, version, sequence });
+        Ok(async move { handler.handle(event).await }.boxed())
+    })
+}
+
+/// One delivery of a message, apart from how it is settled.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// The subject that it was published on; of a redriven one, the original.
+    pub(crate) subject: String,
+    pub(crate) payload: Bytes,
+    /// Its position in its stream; of a redriven one, the original's.
+    pub(crate) sequence: u64,
+    pub(crate) turn: Turn,
+    /// How often it was redriven from the dead letters.
+    pub(crate) redrives: u32,
+    /// When an attempt in this process failed first.
+    pub(crate) first_failed_at: Option<DateTime<Utc>>,
+}
+
+/// What is to be done with a delivery.
+#[derive(Debug)]
+pub(crate) enum Disposition {
+    /// It is handled. Tell the server.
+    Ack,
+    /// Try it again after a while; it keeps its place in its lane.
+    Retry { after: Duration, first_failed_at: Option<DateTime<Utc>> },
+    /// Store it as a dead letter, mark it as done, then tell the server.
+    DeadLetter(GivenUp),
+}
+
+/// Why a delivery is given up.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    pub(crate) key: Option<Key>,
+    pub(crate) class: FailureClass,
+    pub(crate) errors: Vec<String>,
+    pub(crate) attempts: u32,
+    pub(crate) first_failed_at: DateTime<Utc>,
+}
+
+/// What a consumer decides with. (A [`Consumer`] that is running.)
+pub(crate) struct Processor {
+    consumer: Consumer,
+    inbox: Arc<dyn Inbox>,
+    /// Suspects are handled one at a time.
+    alone: tokio::sync::Mutex<()>,
+}
+
+impl Processor {
+    /// The life of one delivery: decode, claim, handle, mark.
+    pub(crate) async fn process(&self, delivery: &Delivery) -> Disposition {
+        let (key, handling) = match self.decode(delivery) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.give_up(None, FailureClass::Undecodable, &error.into(), 0, None),
+        };
+        // One that may have killed this process before must not take its neighbours with it.
+        let _alone = if self.inbox.is_suspect(key) { Some(self.alone.lock().await) } else { None };
+        let grant = match self.inbox.claim(key, delivery.turn).await {
+            Ok(Claim::Granted(grant)) => grant,
+            Ok(Claim::Done) => return Disposition::Ack,
+            Ok(Claim::Held) => return self.wait_for(delivery, self.consumer.limits.claim_lease / 5),
+            Err(error) => {
+                tracing::warn!(%error, "cannot claim an event; trying again");
+                return self.wait_for(delivery, self.consumer.limits.retry_min);
+            }
+        };
+        let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at);
+        if grant.attempt > self.consumer.limits.max_attempts {
+            return self.give_up_started_too_often(key, grant, first_failed_at);
+        }
+        match self.handle(handling).await {
+            Ok(()) => match self.inbox.done(key).await {
+                Ok(()) => Disposition::Ack,
+                Err(error) => {
+                    tracing::warn!(%error, "handled, but not marked; trying again");
+                    self.wait_for(delivery, self.consumer.limits.retry_min)
+                }
+            },
+            Err(HandlerError::Reject(error)) => {
+                self.give_up(Some(key), FailureClass::Rejected, &error, grant.attempt, first_failed_at)
+            }
+            Err(HandlerError::Retry(error)) if grant.attempt >= self.consumer.limits.max_attempts => {
+                self.give_up(Some(key), FailureClass::Exhausted, &error, grant.attempt, first_failed_at)
+            }
+            Err(HandlerError::Retry(error)) => self.retry(key, delivery, grant, first_failed_at, &error).await,
+        }
+    }
+
+    /// Reads the event and makes its handler ready to run.
+    fn decode(&self, delivery: &Delivery) -> Result<(Key, BoxFuture<'static, HandlerResult>), DecodeError> {
+        let envelope = Envelope::decode(&delivery.payload)?;
+        let stored = EventSubject::parse(&delivery.subject);
+        let routes = if stored.is_some() { &self.consumer.routes } else { &self.consumer.adopted };
+        let route = routes
+            .get(envelope.event_type())
+            .ok_or_else(|| DecodeError::UnknownType(envelope.event_type().to_owned()))?;
+        let handling = route(&envelope, stored.map_or(0, |subject| subject.version), delivery.sequence)?;
+        let key = match delivery.redrives {
+            0 => Key::of_event(envelope.id()),
+            redrives => Key::of_redrive(envelope.id(), redrives),
+        };
+        Ok((key, handling))
+    }
+
+    /// Runs the handler. A panic and a time-out are failures like any other.
+    async fn handle(&self, handling: BoxFuture<'static, HandlerResult>) -> HandlerResult {
+        let limit = self.consumer.limits.handler_timeout;
+        match tokio::time::timeout(limit, AssertUnwindSafe(handling).catch_unwind()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(HandlerError::Retry(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)))),
+            Err(_) => Err(HandlerError::Retry(anyhow::anyhow!("the handler did not end within {limit:?}"))),
+        }
+    }
+
+    async fn retry(
+        &self,
+        key: Key,
+        delivery: &Delivery,
+        grant: Grant,
+        first_failed_at: Option<DateTime<Utc>>,
+        error: &anyhow::Error,
+    ) -> Disposition {
+        let after = self.delay(grant.attempt);
+        let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
+        tracing::warn!(
+            consumer.name = self.consumer.name, event.subject = delivery.subject, event.sequence = delivery.sequence,
+            attempt = grant.attempt, ?after, error = format!("{error:#}"), "a handler failed; trying again",
+        );
+        metrics::counter!("eventkit_handler_failures_total", "consumer" => self.consumer.name.clone()).increment(1);
+        if delivery.turn == Turn::Again
+            && let Err(error) = self.inbox.release(key, grant.attempt, first_failed_at).await
+        {
+            tracing::debug!(%error, "a claim was not released and has to run out");
+        }
+        Disposition::Retry { after, first_failed_at: Some(first_failed_at) }
+    }
+
+    fn wait_for(&self, delivery: &Delivery, after: Duration) -> Disposition {
+        Disposition::Retry { after: jittered(after), first_failed_at: delivery.first_failed_at }
+    }
+
+    /// Exponential, capped, shortened at random by up to half.
+    fn delay(&self, attempt: u32) -> Duration {
+        let Limits { retry_min, retry_max, .. } = self.consumer.limits;
+        jittered(retry_min.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(retry_max))
+    }
+
+    fn give_up_started_too_often(&self, key: Key, grant: Grant, first_failed_at: Option<DateTime<Utc>>) -> Disposition {
+        let attempts = grant.attempt - 1;
+        let (class, error) = if grant.unfinished {
+            (FailureClass::Crashed, "the handler was started and never came to an end")
+        } else {
+            (FailureClass::Exhausted, "the handler failed as often as it may")
+        };
+        self.give_up(Some(key), class, &anyhow::anyhow!("{error}, {attempts} times"), attempts, first_failed_at)
+    }
+
+    fn give_up(
+        &self,
+        key: Option<Key>,
+        class: FailureClass,
+        error: &anyhow::Error,
+        attempts: u32,
+        first_failed_at: Option<DateTime<Utc>>,
+    ) -> Disposition {
+        let errors: Vec<_> = error.chain().map(ToString::to_string).collect();
+        tracing::error!(consumer.name = self.consumer.name, %class, attempts, error = format!("{error:#}"), "dead letter");
+        let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
+        Disposition::DeadLetter(GivenUp { key, class, errors, attempts, first_failed_at })
+    }
+}
+
+fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

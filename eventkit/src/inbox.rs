@@ -1,0 +1,118 @@
+//! The idempotency set of a consumer: which events it has handled, and who is handling which.
+//!
+//! The common case is cheap and the rare one careful. A first delivery is only looked up; what was handled is marked
+//! done before it is acknowledged. A redelivery has to be claimed first, and the claim counts the attempt before
+//! the handler runs, so that a message that kills its process is counted too.
+
+pub(crate) mod jetstream;
+mod memory;
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::EventId;
+
+pub use jetstream::{InboxSettings, JetStreamInbox};
+pub use memory::MemoryInbox;
+
+/// A consumer's idempotency set, shared by its replicas. Checked by `testing::inbox_conformance`.
+pub trait Inbox: Send + Sync + 'static {
+    /// May this delivery be handled now?
+    fn claim(&self, key: Key, delivery: Turn) -> BoxFuture<'_, Result<Claim, InboxError>>;
+
+    /// Marks an event as handled, or given up, for good. When this returns, every replica will answer
+    /// [`Claim::Done`], also after a crash.
+    fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>>;
+
+    /// Ends an attempt that failed, so that the next one need not wait for the claim to run out. Failing to write it
+    /// costs time only.
+    fn release(
+        &self,
+        key: Key,
+        attempt: u32,
+        first_failed_at: DateTime<Utc>,
+    ) -> BoxFuture<'_, Result<(), InboxError>>;
+
+    /// Whether an attempt at this event was started and never came to an end. Such events are handled one at a
+    /// time, so that one that kills the process does not use up the attempts of its neighbours.
+    fn is_suspect(&self, key: Key) -> bool;
+}
+
+/// The place of an event in the set: its id, or a hash of it where that is no UUID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key(u128);
+
+impl Key {
+    /// The key of an event.
+    pub fn of_event(id: &str) -> Self {
+        let hash = || Uuid::new_v5(&NAMESPACE, id.as_bytes());
+        // Only the canonical form: two ids that differ in writing are two ids.
+        let uuid = (id.len() == 36).then(|| Uuid::try_parse(id).ok()).flatten();
+        Self(uuid.filter(|_| !id.bytes().any(|b| b.is_ascii_uppercase())).unwrap_or_else(hash).as_u128())
+    }
+
+    /// The key of one more try of an event that had been given up.
+    pub(crate) fn of_redrive(id: &str, redrives: u32) -> Self {
+        Self(Uuid::new_v5(&NAMESPACE, format!("{id} redrive {redrives}").as_bytes()).as_u128())
+    }
+}
+
+impl From<&EventId> for Key {
+    fn from(id: &EventId) -> Self {
+        Self::of_event(id.as_str())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Uuid::from_u128(self.0).simple())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Namespace of hashed keys. Changing it forgets them.
+const NAMESPACE: Uuid = Uuid::from_u128(0x1e3d_7a55_8a0b_4d35_b1c6_20c0_9f6e_53b7);
+
+/// Which delivery of an event this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The first that the server knows of.
+    First,
+    /// The server, or this process, has tried before.
+    Again,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Handle it, then say [`Inbox::done`] or [`Inbox::release`].
+    Granted(Grant),
+    /// Somebody else is at it. Wait; do not run it.
+    Held,
+    /// It was handled. Acknowledge it.
+    Done,
+}
+
+/// Leave to handle an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The attempt before this one never came to an end.
+    pub unfinished: bool,
+    /// When the first attempt failed, if that is known.
+    pub first_failed_at: Option<DateTime<Utc>>,
+}
+
+/// The set cannot be asked or written now. The event is tried again later and never given up for this.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the idempotency set is not available: {0}")]
+pub struct InboxError(pub(crate) String);

@@ -1,0 +1,451 @@
+//! The durable idempotency set: a stream that every replica writes to and follows.
+//!
+//! Stream `INBOX_<consumer>` has two kinds of messages. On `inbox.<consumer>.done` one message marks a whole batch of
+//! events as handled (16 bytes each), so that a thousand marks cost one write. On `inbox.<consumer>.claim.<key>` stand the
+//! attempts at one event, written with the expected sequence of the one before, so that of two claimants one wins.
+//! Each replica keeps the set in memory, from the start and live; a claim is granted only after everything that was
+//! written before the claim has been seen, so what another replica marked done is never missed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
+use async_nats::jetstream::stream::{Compression, Config, StorageType};
+use bytes::{BufMut, Bytes, BytesMut};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Claim, Grant, Inbox, InboxError, Key, Turn};
+use crate::follow::{Followed, FollowedMessage, Follower};
+use crate::log::{Outgoing, PublishFailure, publish_once};
+use crate::provision;
+
+/// How many events one write marks as done.
+const MARKS_PER_WRITE: usize = 512;
+
+/// One attempt at a write waits this long for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// A mark is written again for this long before it is an error.
+const MARK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How an idempotency set is kept.
+#[derive(Debug, Clone)]
+pub struct InboxSettings {
+    /// A claim without a mark runs out after this; longer than the handler's time-out, shorter than the consumer's `ack_wait`.
+    pub lease: Duration,
+    /// Marks are forgotten after this. Longer than the longest time after which an event may come again.
+    pub max_age: Duration,
+    /// At most this many marks are kept in memory (about 60 bytes each); the oldest go first.
+    pub max_marks: usize,
+    /// Replicas of the stream on a cluster.
+    pub replicas: usize,
+}
+
+impl Default for InboxSettings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(25),
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_marks: 1_000_000,
+            replicas: 1,
+        }
+    }
+}
+
+/// The idempotency set of one consumer, in JetStream. Dropping it ends its tasks.
+#[derive(Debug)]
+pub struct JetStreamInbox {
+    shared: Arc<Shared>,
+    marks: mpsc::UnboundedSender<(Key, oneshot::Sender<Result<(), InboxError>>)>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    consumer: String,
+    set: Mutex<Set>,
+    /// The last sequence of the stream that the set contains.
+    seen: watch::Sender<u64>,
+    /// The connection, by its number, on which the set was last known to be complete.
+    complete_on: AtomicU64,
+}
+
+impl JetStreamInbox {
+    /// The set of `consumer`, loaded. Creates its stream if there is none.
+    pub async fn open(client: Client, consumer: &str, settings: InboxSettings) -> anyhow::Result<Self> {
+        let stream = stream_name(consumer);
+        let config = stream_config(consumer, &settings);
+        provision::stream(&async_nats::jetstream::new(client.clone()), config).await?;
+        let shared = Arc::new(Shared {
+            set: Mutex::new(Set::new(&settings)),
+            client: client.clone(),
+            consumer: consumer.to_owned(),
+            seen: watch::Sender::new(0),
+            complete_on: AtomicU64::new(0),
+        });
+        let connection = shared.connection();
+        let mut follower = Follower::new(client, stream, Vec::new(), 1);
+        while let Followed::Message(message) = follower.next().await {
+            shared.see(&message);
+        }
+        shared.complete_on.store(connection, Ordering::Release);
+        let (marks, to_write) = mpsc::unbounded_channel();
+        let follow = tokio::spawn(Arc::clone(&shared).follow(follower));
+        let write = tokio::spawn(Arc::clone(&shared).write_marks(to_write));
+        Ok(Self { shared, marks, _tasks: [AbortOnDropHandle::new(follow), AbortOnDropHandle::new(write)] })
+    }
+
+    /// How many events are marked in memory.
+    pub fn len(&self) -> usize {
+        self.shared.set().done.len()
+    }
+
+    /// Whether nothing is marked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Inbox for JetStreamInbox {
+    fn claim(&self, key: Key, delivery: Turn) -> BoxFuture<'_, Result<Claim, InboxError>> {
+        let shared = &self.shared;
+        let complete = shared.complete_on.load(Ordering::Acquire) == shared.connection();
+        if delivery == Turn::First && complete {
+            let claim = shared.set().first(key);
+            if let Some(claim) = claim {
+                return futures::future::ready(Ok(claim)).boxed();
+            }
+        }
+        shared.claim(key, delivery).boxed()
+    }
+
+    fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>> {
+        let (written, answer) = oneshot::channel();
+        let gone = || InboxError("its writer has ended".to_owned());
+        if self.marks.send((key, written)).is_err() {
+            return futures::future::ready(Err(gone())).boxed();
+        }
+        async move { answer.await.unwrap_or_else(|_| Err(gone())) }.boxed()
+    }
+
+    fn release(
+        &self,
+        key: Key,
+        attempt: u32,
+        first_failed_at: DateTime<Utc>,
+    ) -> BoxFuture<'_, Result<(), InboxError>> {
+        self.shared.release(key, attempt, first_failed_at).boxed()
+    }
+
+    fn is_suspect(&self, key: Key) -> bool {
+        let set = self.shared.set();
+        set.claims.get(&key).is_some_and(|claim| !claim.finished && claim.until <= Utc::now())
+    }
+}
+
+/// The stream of a consumer's set. Renaming it forgets what was handled.
+pub(crate) fn stream_name(consumer: &str) -> String {
+    format!("INBOX_{consumer}")
+}
+
+fn stream_config(consumer: &str, settings: &InboxSettings) -> Config {
+    Config {
+        name: stream_name(consumer),
+        description: Some(format!("idempotency set of {consumer}")),
+        subjects: vec![format!("inbox.{consumer}.>")],
+        storage: StorageType::File,
+        max_age: settings.max_age,
+        num_replicas: settings.replicas,
+        allow_direct: true,
+        compression: Some(Compression::S2),
+        ..Config::default()
+    }
+}
+
+/// An attempt, as it stands in the stream.
+#[derive(Debug, Serialize, Deserialize)]
+struct Attempt {
+    attempt: u32,
+    /// It came to an end: it failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    finished: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_failed_at: Option<DateTime<Utc>>,
+}
+
+impl Shared {
+    /// The number of the present connection: how often one was established.
+    fn connection(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    fn set(&self) -> MutexGuard<'_, Set> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done_subject(&self) -> String {
+        format!("inbox.{}.done", self.consumer)
+    }
+
+    fn claim_subject(&self, key: Key) -> String {
+        format!("inbox.{}.claim.{key}", self.consumer)
+    }
+
+    /// The careful way: look, write the claim, see all that was written before it, look again.
+    async fn claim(&self, key: Key, delivery: Turn) -> Result<Claim, InboxError> {
+        let connection = self.connection();
+        let (after, attempt, earlier) = match self.set().look(key, delivery) {
+            Look::Answer(claim) => return Ok(claim),
+            Look::Claim { after, attempt, earlier } => (after, attempt, earlier),
+        };
+        let first_failed_at = earlier.and_then(|claim| claim.first_failed_at);
+        let written = self
+            .write_attempt(key, &Attempt { attempt, finished: false, first_failed_at }, Some(after))
+            .await;
+        let sequence = match written {
+            Ok(sequence) => sequence,
+            // Another replica was first, or this one was and did not hear of it: either way, wait for it.
+            Err(PublishFailure::Conflict) => return Ok(Claim::Held),
+            Err(failure) => return Err(InboxError(failure.to_string())),
+        };
+        self.seen_up_to(sequence).await?;
+        self.complete_on.store(connection, Ordering::Release);
+        if self.set().done.contains(&key) {
+            return Ok(Claim::Done);
+        }
+        let unfinished = earlier.is_some_and(|claim| !claim.finished);
+        Ok(Claim::Granted(Grant { attempt, unfinished, first_failed_at }))
+    }
+
+    async fn release(
+        &self,
+        key: Key,
+        attempt: u32,
+        first_failed_at: DateTime<Utc>,
+    ) -> Result<(), InboxError> {
+        let attempt = Attempt { attempt, finished: true, first_failed_at: Some(first_failed_at) };
+        let sequence = self
+            .write_attempt(key, &attempt, None)
+            .await
+            .map_err(|failure| InboxError(failure.to_string()))?;
+        self.seen_up_to(sequence).await
+    }
+
+    async fn write_attempt(
+        &self,
+        key: Key,
+        attempt: &Attempt,
+        after: Option<u64>,
+    ) -> Result<u64, PublishFailure> {
+        let payload =
+            serde_json::to_vec(attempt).map_err(|error| PublishFailure::Refused(error.to_string()))?;
+        let mut headers = HeaderMap::new();
+        if let Some(after) = after {
+            headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, after.to_string());
+        }
+        let message = Outgoing { subject: self.claim_subject(key).into(), headers, payload: payload.into() };
+        publish_once(&self.client, &message, ANSWER_WITHIN).await.map(|ack| ack.sequence)
+    }
+
+    async fn seen_up_to(&self, sequence: u64) -> Result<(), InboxError> {
+        let mut seen = self.seen.subscribe();
+        let wait = seen.wait_for(|seen| *seen >= sequence);
+        match tokio::time::timeout(MARK_WITHIN, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(InboxError("it is not up to date".to_owned())),
+        }
+    }
+
+    /// Keeps the set in memory up to date, for ever.
+    async fn follow(self: Arc<Self>, mut follower: Follower) {
+        loop {
+            if let Followed::Message(message) = follower.next().await {
+                self.see(&message);
+            }
+        }
+    }
+
+    fn see(&self, message: &FollowedMessage) {
+        let subject = message.message.subject.as_str();
+        let mut set = self.set();
+        if let Some(key) = subject.rsplit_once(".claim.").and_then(|(_, key)| uuid::Uuid::try_parse(key).ok())
+        {
+            match serde_json::from_slice::<Attempt>(&message.message.payload) {
+                Ok(attempt) => set.see_attempt(Key(key.as_u128()), message, &attempt),
+                Err(error) => tracing::warn!(%error, subject, "an unreadable claim is ignored"),
+            }
+        } else {
+            for mark in message.message.payload.chunks_exact(size_of::<u128>()) {
+                let mark = mark.try_into().map_or(0, u128::from_be_bytes);
+                set.mark(Key(mark), message.time);
+            }
+        }
+        set.forget_old(Utc::now());
+        metrics::gauge!("eventkit_inbox_marks", "consumer" => self.consumer.clone())
+            .set(lossy(set.done.len()));
+        drop(set);
+        self.seen.send_replace(message.sequence);
+    }
+
+    /// Writes marks, as many at once as have come together while the last write was under way.
+    async fn write_marks(
+        self: Arc<Self>,
+        mut to_write: mpsc::UnboundedReceiver<(Key, oneshot::Sender<Result<(), InboxError>>)>,
+    ) {
+        let mut batch = Vec::with_capacity(MARKS_PER_WRITE);
+        while to_write.recv_many(&mut batch, MARKS_PER_WRITE).await > 0 {
+            let mut payload = BytesMut::with_capacity(batch.len() * size_of::<u128>());
+            for (key, _) in &batch {
+                payload.put_u128(key.0);
+            }
+            let written = self.write_batch(payload.freeze()).await;
+            if written.is_ok() {
+                let now = Utc::now();
+                let mut set = self.set();
+                for (key, _) in &batch {
+                    set.mark(*key, now);
+                }
+            }
+            for (_, waiting) in batch.drain(..) {
+                // Whoever does not wait any more has been stopped: the event comes again and is found done.
+                let _ = waiting.send(written.clone());
+            }
+        }
+    }
+
+    async fn write_batch(&self, payload: Bytes) -> Result<(), InboxError> {
+        let message = Outgoing { subject: self.done_subject().into(), headers: HeaderMap::new(), payload };
+        let deadline = Instant::now() + MARK_WITHIN;
+        loop {
+            match publish_once(&self.client, &message, ANSWER_WITHIN).await {
+                Ok(_) => return Ok(()),
+                Err(PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))
+                    if Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(20..=200))).await;
+                }
+                Err(failure) => return Err(InboxError(failure.to_string())),
+            }
+        }
+    }
+}
+
+/// The set in memory.
+#[derive(Debug)]
+struct Set {
+    lease: TimeDelta,
+    max_age: TimeDelta,
+    max_marks: usize,
+    done: HashSet<Key>,
+    /// The marks, oldest first.
+    order: VecDeque<(DateTime<Utc>, Key)>,
+    /// The latest attempt at each event that is not done.
+    claims: HashMap<Key, SeenClaim>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SeenClaim {
+    sequence: u64,
+    attempt: u32,
+    finished: bool,
+    until: DateTime<Utc>,
+    first_failed_at: Option<DateTime<Utc>>,
+}
+
+enum Look {
+    Answer(Claim),
+    /// Write a claim after the message `after`.
+    Claim {
+        after: u64,
+        attempt: u32,
+        earlier: Option<SeenClaim>,
+    },
+}
+
+impl Set {
+    fn new(settings: &InboxSettings) -> Self {
+        Self {
+            lease: TimeDelta::from_std(settings.lease).unwrap_or(TimeDelta::MAX),
+            max_age: TimeDelta::from_std(settings.max_age).unwrap_or(TimeDelta::MAX),
+            max_marks: settings.max_marks.max(1),
+            done: HashSet::new(),
+            order: VecDeque::new(),
+            claims: HashMap::new(),
+        }
+    }
+
+    /// The cheap answer to a first delivery; none if there is a claim already, which asks for care.
+    fn first(&self, key: Key) -> Option<Claim> {
+        if self.done.contains(&key) {
+            return Some(Claim::Done);
+        }
+        let grant = Grant { attempt: 1, unfinished: false, first_failed_at: None };
+        (self.claims.is_empty() || !self.claims.contains_key(&key)).then_some(Claim::Granted(grant))
+    }
+
+    fn look(&self, key: Key, delivery: Turn) -> Look {
+        if self.done.contains(&key) {
+            return Look::Answer(Claim::Done);
+        }
+        match self.claims.get(&key) {
+            Some(claim) if !claim.finished && claim.until > Utc::now() => Look::Answer(Claim::Held),
+            Some(claim) => {
+                Look::Claim { after: claim.sequence, attempt: claim.attempt + 1, earlier: Some(*claim) }
+            }
+            // Before a redelivery there was a first delivery, of which nothing was written down.
+            None => {
+                Look::Claim { after: 0, attempt: if delivery == Turn::First { 1 } else { 2 }, earlier: None }
+            }
+        }
+    }
+
+    fn see_attempt(&mut self, key: Key, message: &FollowedMessage, attempt: &Attempt) {
+        if self.done.contains(&key) {
+            return;
+        }
+        let seen = SeenClaim {
+            sequence: message.sequence,
+            attempt: attempt.attempt,
+            finished: attempt.finished,
+            until: message.time + self.lease,
+            first_failed_at: attempt.first_failed_at,
+        };
+        self.claims.insert(key, seen);
+    }
+
+    fn mark(&mut self, key: Key, at: DateTime<Utc>) {
+        if self.done.insert(key) {
+            self.order.push_back((at, key));
+            self.claims.remove(&key);
+        }
+    }
+
+    fn forget_old(&mut self, now: DateTime<Utc>) {
+        while let Some((at, key)) = self.order.front() {
+            let aged = now.signed_duration_since(*at) > self.max_age;
+            if !aged && self.order.len() <= self.max_marks {
+                break;
+            }
+            if !aged {
+                metrics::counter!("eventkit_inbox_marks_dropped_total").increment(1);
+            }
+            self.done.remove(key);
+            self.order.pop_front();
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn lossy(n: usize) -> f64 {
+    n as f64
+}

@@ -1,0 +1,79 @@
+//! An idempotency set in memory, for tests: clones share it, as replicas would.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use tokio::time::Instant;
+
+use super::{Claim, Grant, Inbox, InboxError, Key, Turn};
+
+/// Forgets everything when the last clone is dropped. For tests, and for consumers whose effects are idempotent anyway.
+#[derive(Debug, Clone)]
+pub struct MemoryInbox {
+    lease: Duration,
+    entries: Arc<Mutex<HashMap<Key, Entry>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    Done,
+    Running { attempt: u32, until: Instant, first_failed_at: Option<DateTime<Utc>> },
+    Failed { attempt: u32, first_failed_at: DateTime<Utc> },
+}
+
+impl MemoryInbox {
+    /// An empty set whose claims run out after `lease`.
+    pub fn new(lease: Duration) -> Self {
+        Self { lease, entries: Arc::default() }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim_now(&self, key: Key, delivery: Turn) -> Claim {
+        let mut entries = self.entries();
+        let (attempt, unfinished, first_failed_at) = match entries.get(&key) {
+            Some(Entry::Done) => return Claim::Done,
+            Some(Entry::Running { until, .. }) if *until > Instant::now() => return Claim::Held,
+            Some(Entry::Running { attempt, first_failed_at, .. }) => (attempt + 1, true, *first_failed_at),
+            Some(Entry::Failed { attempt, first_failed_at }) => (attempt + 1, false, Some(*first_failed_at)),
+            // Before a redelivery there was a first delivery, of which nothing was written down.
+            None => (if delivery == Turn::First { 1 } else { 2 }, false, None),
+        };
+        if delivery == Turn::Again {
+            entries
+                .insert(key, Entry::Running { attempt, until: Instant::now() + self.lease, first_failed_at });
+        }
+        Claim::Granted(Grant { attempt, unfinished, first_failed_at })
+    }
+}
+
+impl Inbox for MemoryInbox {
+    fn claim(&self, key: Key, delivery: Turn) -> BoxFuture<'_, Result<Claim, InboxError>> {
+        ready(Ok(self.claim_now(key, delivery))).boxed()
+    }
+
+    fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>> {
+        self.entries().insert(key, Entry::Done);
+        ready(Ok(())).boxed()
+    }
+
+    fn release(
+        &self,
+        key: Key,
+        attempt: u32,
+        first_failed_at: DateTime<Utc>,
+    ) -> BoxFuture<'_, Result<(), InboxError>> {
+        self.entries().insert(key, Entry::Failed { attempt, first_failed_at });
+        ready(Ok(())).boxed()
+    }
+
+    fn is_suspect(&self, key: Key) -> bool {
+        matches!(self.entries().get(&key), Some(Entry::Running { until, .. }) if *until <= Instant::now())
+    }
+}
