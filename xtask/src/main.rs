@@ -1,1 +1,37 @@
-fn main() {}
+//! The development commands' command line: `cargo xtask --help`.
+
+use clap::{Parser, Subcommand};
+use xtask::up::Place;
+use xtask::{Workspace, check, up};
+
+/// Development commands of the shop
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything, show what runs where, and stay until Ctrl-C
+    Up(Place),
+    /// Run every test
+    Test {
+        /// Only tests whose names contain one of these
+        only: Vec<String>,
+    },
+    /// Run everything that CI runs: formatting, lints, documentation, dependencies, tests
+    Check,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let command = CommandLine::parse().command;
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Up(place) => up::up(&workspace, place).await,
+        Command::Test { only } => check::test(&workspace, &only),
+        Command::Check => check::check(&workspace),
+    }
+}

