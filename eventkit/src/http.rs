@@ -2,19 +2,22 @@
 //!
 //! Errors are `application/problem+json` ([`Problem`], RFC 9457). Requests come in through [`Body`], [`Path`] and
 //! [`Query`], which refuse with a problem; writes carry a [`RequestCause`] and perhaps [`IfMatch`], and answer
-//! [`Written`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`].
+//! [`Written`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`];
+//! histories are [`HistoryEntry`]s.
 //!
 //! A service hands its routes to [`crate::Service::serve`], which puts [`complete`] around them. A test calls
 //! `complete(routes).oneshot(request)` and needs no socket.
 
 mod edge;
 mod extract;
+mod history;
 mod page;
 mod problem;
 mod write;
 
 pub use edge::{MAX_BODY_BYTES, complete};
 pub use extract::{Body, MinSequence, Path, Query};
+pub use history::{EntryMetadata, HistoryEntry};
 pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};
 pub use write::{IfMatch, RequestCause, Written};
