@@ -1,5 +1,7 @@
 //! The development commands' command line: `cargo xtask --help`.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use xtask::up::Place;
 use xtask::{Workspace, check, up};
@@ -26,8 +28,18 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let command = CommandLine::parse().command;
+#[expect(clippy::print_stderr, reason = "what went wrong, for the person who gave the command")]
+async fn main() -> ExitCode {
+    match run(CommandLine::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}"); // without the backtrace: it says nothing about what to do
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
     let workspace = Workspace::find()?;
     match command {
         Command::Up(place) => up::up(&workspace, place).await,

@@ -139,4 +139,26 @@ mod tests {
         ];
         assert_eq!(fixed.map(|(name, _)| (name, port(name))), fixed);
     }
+
+    #[test]
+    fn the_containers_are_the_same_services_on_the_same_ports() {
+        let workspace = Workspace::find().unwrap();
+        let compose = std::fs::read_to_string(workspace.root.join("docker-compose.yml")).unwrap();
+        for ServiceSpec { name, port, .. } in &workspace.services {
+            for line in [
+                format!("\n  {name}:\n    <<: *service\n"),
+                format!("args: {{ BIN: {name} }}"),
+                format!("[\"127.0.0.1:{port}:{port}\"]"),
+                format!("[\"{name}:/data\"]"),
+            ] {
+                assert!(compose.contains(&line), "docker-compose.yml lacks {line:?}");
+            }
+        }
+        let images = compose.matches("BIN: ").count();
+        assert_eq!(
+            images,
+            workspace.services.len(),
+            "docker-compose.yml has a service that the workspace has not"
+        );
+    }
 }

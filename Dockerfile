@@ -1,0 +1,38 @@
+# The image of any one binary of the shop: docker build --build-arg BIN=order-service .
+#
+# Everything is compiled in stages that do not depend on BIN, so all images together cost one build. Needs no BuildKit.
+
+# The manifests alone, with an empty crate behind each: their content changes with the dependencies and not with the code.
+FROM rust:1.95-bookworm AS manifests
+WORKDIR /shop
+COPY . .
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
+    && find . -mindepth 1 -type d -empty -delete \
+    && for manifest in */Cargo.toml; do \
+        mkdir -p "${manifest%/*}/src" \
+        && : > "${manifest%/*}/src/lib.rs" \
+        && echo 'fn main() {}' > "${manifest%/*}/src/main.rs"; \
+    done
+
+# The dependencies: this layer is kept until a manifest changes.
+FROM rust:1.95-bookworm AS build
+WORKDIR /shop
+COPY --from=manifests /shop .
+RUN cargo build --release --locked --workspace --exclude xtask --exclude e2e
+
+# The shop's own crates. `touch`, because cargo goes by time and these files are older than the empty crates just built.
+COPY . .
+RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
+    && cargo build --release --locked --workspace --exclude xtask --exclude e2e --bins \
+    && mkdir -p /out/data \
+    && find target/release -maxdepth 1 -type f -executable -exec cp {} /out/ \; \
+    && find /out -type f -exec strip --strip-debug {} +
+
+# No shell, no package manager, no root.
+FROM gcr.io/distroless/cc-debian12:nonroot
+ARG BIN
+COPY --from=build /out/${BIN} /app/service
+COPY --from=build --chown=65532:65532 /out/data /data
+ENV DATA_DIR=/data
+USER 65532
+ENTRYPOINT ["/app/service"]
