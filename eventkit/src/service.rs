@@ -10,6 +10,7 @@ mod server;
 mod tasks;
 mod telemetry;
 
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use self::server::HttpServer;
 use self::tasks::Tasks;
 use crate::health::Health;
 use crate::view::{Projection, View, name_of};
-use crate::{Catalog, EventLog, provision};
+use crate::{Catalog, Consumer, EventLog, provision};
 
 pub use self::config::{NoSettings, Secret};
 
@@ -63,7 +64,6 @@ macro_rules! about {
 }
 
 /// A running binary: its connection, its tasks, its HTTP server.
-#[derive(Debug)]
 pub struct Service {
     info: ServiceInfo,
     settings: CommonSettings,
@@ -75,6 +75,8 @@ pub struct Service {
     stop: CancellationToken,
     /// Cancelled by the connection when it is closed for good.
     closed: CancellationToken,
+    /// Started by [`Service::run`], when everything is wired.
+    consumers: Vec<Consumer>,
     /// What finishes its work when told to stop: consumers, the HTTP server.
     working: Tasks,
     /// What may be dropped at any moment: views, tasks of the service's own.
@@ -123,8 +125,21 @@ impl Service {
             signal = next(&mut signals) => bail!("{signal} before the start was complete"),
         };
         let log = EventLog::new(client, format!("/{}", info.name));
-        let (routes, background) = (Router::new(), Tasks::default());
-        Ok(Self { info, settings, log, health, http, routes, stop, closed, working, background, signals })
+        let (routes, consumers, background) = (Router::new(), Vec::new(), Tasks::default());
+        Ok(Self {
+            info,
+            settings,
+            log,
+            health,
+            http,
+            routes,
+            stop,
+            closed,
+            consumers,
+            working,
+            background,
+            signals,
+        })
     }
 
     /// The event log, with this service as the source of what is recorded.
@@ -167,6 +182,18 @@ impl Service {
         view
     }
 
+    /// Runs a consumer as part of the service: it starts with [`Service::run`], is ready when it pulls, and when the
+    /// service stops it finishes what it has begun.
+    pub fn consume(&mut self, consumer: Consumer) {
+        let check = self.health.check(format!("consumer {}", consumer.name()));
+        let consumer = consumer
+            .health(check)
+            .service_version(self.info.version)
+            .replicas(self.settings.replicas.into())
+            .drain_within(self.settings.shutdown().mul_f64(DRAIN_SHARE));
+        self.consumers.push(consumer);
+    }
+
     /// Runs a task for as long as the service runs: if it ends before, the service ends too, with an error. When the
     /// service stops it is dropped at its next `.await`; one that has something to finish watches
     /// [`Service::stopping`] and belongs in a consumer.
@@ -187,6 +214,10 @@ impl Service {
     /// shutdown deadline. An error if anything ended by itself, panicked or had to be cut off.
     pub async fn run(mut self) -> anyhow::Result<()> {
         self.http.open(std::mem::take(&mut self.routes));
+        for consumer in std::mem::take(&mut self.consumers) {
+            let name = format!("consumer {}", consumer.name());
+            self.working.spawn(name, consumer.run(self.client().clone(), self.stop.clone()));
+        }
         info!(service.name = self.info.name, "running");
         let ended = tokio::select! {
             signal = next(&mut self.signals) => Ok(signal),
@@ -236,6 +267,18 @@ impl Service {
         Ok(())
     }
 }
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("info", &self.info)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much of the shutdown deadline handlers have to end; the rest is for settling what they did.
+const DRAIN_SHARE: f64 = 0.75;
 
 /// How long the connection has to send what is left when everything else has stopped.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);

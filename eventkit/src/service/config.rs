@@ -69,11 +69,11 @@ pub(crate) struct CommonSettings {
     pub(crate) nats_ca_file: Option<PathBuf>,
 
     /// Where to listen for HTTP; port 0 takes a free one and logs it
-    #[arg(long, env = "HTTP_ADDR", value_name = "ADDR")]
+    #[arg(long, env = "HTTP_ADDR", value_name = "ADDR", required = false)]
     pub(crate) http_addr: SocketAddr,
 
     /// Directory for the files of this service
-    #[arg(long, env = "DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "DATA_DIR", value_name = "DIR", required = false)]
     pub(crate) data_dir: PathBuf,
 
     /// How many servers keep a copy of each stream; never lowers what a stream has

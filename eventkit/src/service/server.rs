@@ -33,6 +33,7 @@ const HEALTHCHECK: Duration = Duration::from_secs(3);
 /// The listening socket and what answers on it. Cloning gives another handle.
 #[derive(Clone)]
 pub(crate) struct HttpServer {
+    addr: SocketAddr,
     listener: Arc<Mutex<Option<TcpListener>>>,
     site: Arc<Site>,
 }
@@ -54,9 +55,16 @@ impl HttpServer {
     ) -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind(addr).await.with_context(|| format!("listening on {addr} (HTTP_ADDR)"))?;
-        info!(http.addr = %listener.local_addr()?, "http listening");
+        let addr = listener.local_addr()?;
+        info!(http.addr = %addr, "http listening");
         let site = Site { health, metrics, routes: OnceLock::new(), waiting: Mutex::default() };
-        Ok(Self { listener: Arc::new(Mutex::new(Some(listener))), site: Arc::new(site) })
+        Ok(Self { addr, listener: Arc::new(Mutex::new(Some(listener))), site: Arc::new(site) })
+    }
+
+    /// Where it listens, with the port that it got.
+    #[cfg(test)]
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Answers until told to stop, then finishes the requests that run.
@@ -96,7 +104,7 @@ impl HttpServer {
 
 impl fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpServer").finish_non_exhaustive()
+        f.debug_struct("HttpServer").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,247 @@
+//! A whole service in the test's process: real server, real sockets; only the signals come from the test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::testing::{NatsServer, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const INFO: ServiceInfo = ServiceInfo { name: "toy", version: "1.2.3", description: "A toy", port: 0 };
+
+fn settings(nats: &str, shutdown_secs: u64) -> CommonSettings {
+    let shutdown = shutdown_secs.to_string();
+    let flags = [
+        "toy",
+        "--nats-url",
+        nats,
+        "--http-addr",
+        "127.0.0.1:0",
+        "--data-dir",
+        "d",
+        "--shutdown-secs",
+        &shutdown,
+    ];
+    CommandLine::<NoSettings>::parse_from(flags).common
+}
+
+async fn launch(settings: CommonSettings) -> anyhow::Result<(Service, mpsc::Sender<&'static str>)> {
+    let (signals, received) = mpsc::channel(2);
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    Ok((Service::launch(INFO, &Catalog::new().with::<Tick>(), settings, metrics, received).await?, signals))
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Tick {
+    clock_id: crate::EntityId,
+}
+
+impl crate::Event for Tick {
+    const TYPE: &'static str = "clock.ticked";
+
+    fn entity_id(&self) -> &crate::EntityId {
+        &self.clock_id
+    }
+}
+
+/// A running service, told to stop by the test.
+struct Running {
+    addr: SocketAddr,
+    signals: mpsc::Sender<&'static str>,
+    ended: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    async fn start(nats: &NatsServer, wire: impl FnOnce(&mut Service)) -> Self {
+        Self::start_with(settings(&nats.url(), 10), wire).await
+    }
+
+    async fn start_with(settings: CommonSettings, wire: impl FnOnce(&mut Service)) -> Self {
+        let (mut service, signals) = launch(settings).await.unwrap();
+        wire(&mut service);
+        let addr = service.http.addr();
+        Self { addr, signals, ended: tokio::spawn(service.run()) }
+    }
+
+    async fn becomes_ready(&self) {
+        eventually(PATIENCE, || async { (see(self.addr, "/health/ready").await?.0 == 200).then_some(()) })
+            .await;
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        tokio::time::timeout(PATIENCE, self.ended).await.expect("an end").expect("no panic")
+    }
+}
+
+/// The status and the body; [`None`] if nobody listens.
+async fn see(addr: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(addr).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: toy\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+#[tokio::test]
+async fn a_service_becomes_ready_serves_and_stops_in_peace() {
+    let nats = NatsServer::start().await;
+    let routes = Router::new().route("/hello", get(|| async { "hello" }));
+    let toy = Running::start(&nats, |service| service.serve(routes)).await;
+    toy.becomes_ready().await;
+    assert_eq!(see(toy.addr, "/hello").await.unwrap(), (200, "hello".into()));
+    assert_eq!(see(toy.addr, "/health/live").await.unwrap().0, 200);
+    assert_eq!(see(toy.addr, "/metrics").await.unwrap().0, 200);
+    assert_eq!(see(toy.addr, "/nowhere").await.unwrap().0, 404);
+    server::ask_ready(toy.addr).await.unwrap();
+    toy.signals.send("SIGTERM").await.unwrap();
+    toy.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn before_its_server_is_there_a_service_is_alive_and_not_ready() {
+    let mut nats = NatsServer::start().await;
+    nats.kill();
+    // The port is known before the service listens on it, because `launch` does not return yet.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let settings = CommonSettings { http_addr: free, ..settings(&nats.url(), 10) };
+    let launched = tokio::spawn(launch(settings));
+    eventually(PATIENCE, || async { (see(free, "/health/live").await?.0 == 200).then_some(()) }).await;
+    let (status, checks) = see(free, "/health/ready").await.unwrap();
+    assert!(status == 503 && checks.contains("\"nats\""), "{checks}");
+    assert_eq!(see(free, "/orders").await.unwrap().0, 503);
+    assert!(server::ask_ready(free).await.is_err());
+    nats.restart().await;
+    let (service, signals) = launched.await.unwrap().unwrap();
+    let toy = Running { addr: free, signals, ended: tokio::spawn(service.run()) };
+    toy.becomes_ready().await;
+}
+
+#[tokio::test]
+async fn a_lost_server_makes_it_unready_until_it_is_back() {
+    let mut nats = NatsServer::start().await;
+    let toy = Running::start(&nats, |_| ()).await;
+    toy.becomes_ready().await;
+    nats.kill();
+    eventually(PATIENCE, || async { (see(toy.addr, "/health/ready").await?.0 == 503).then_some(()) }).await;
+    assert_eq!(see(toy.addr, "/health/live").await.unwrap().0, 200);
+    nats.restart().await;
+    toy.becomes_ready().await;
+}
+
+#[tokio::test]
+async fn health_does_not_stay_green_while_a_task_is_dead() {
+    let nats = NatsServer::start().await;
+    let toy = Running::start(&nats, |service| service.spawn("ticker", async { Ok(()) })).await;
+    assert_eq!(toy.end().await.unwrap_err().to_string(), "ticker ended by itself");
+    let toy = Running::start(&nats, |service| service.spawn("ticker", async { panic!("tock") })).await;
+    assert!(toy.end().await.unwrap_err().to_string().starts_with("ticker panicked"));
+}
+
+#[tokio::test]
+async fn a_request_that_runs_is_finished_before_the_end() {
+    let nats = NatsServer::start().await;
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (begun, go_on) = (begun.clone(), go_on.clone());
+        move || async move {
+            begun.notify_one();
+            go_on.notified().await;
+            "done"
+        }
+    };
+    let toy = Running::start(&nats, |service| service.serve(Router::new().route("/slow", get(slow)))).await;
+    toy.becomes_ready().await;
+    let answer = tokio::spawn(see(toy.addr, "/slow"));
+    begun.notified().await;
+    toy.signals.send("SIGTERM").await.unwrap();
+    // It takes no more.
+    eventually(PATIENCE, || async { see(toy.addr, "/health/live").await.is_none().then_some(()) }).await;
+    go_on.notify_one();
+    assert_eq!(answer.await.unwrap().unwrap(), (200, "done".into()));
+    toy.end().await.unwrap();
+}
+
+async fn with_a_request_that_hangs(shutdown_secs: u64) -> (NatsServer, Running) {
+    let nats = NatsServer::start().await;
+    let begun = Arc::new(Notify::new());
+    let hangs = {
+        let begun = begun.clone();
+        move || async move {
+            begun.notify_one();
+            std::future::pending::<()>().await;
+        }
+    };
+    let settings = settings(&nats.url(), shutdown_secs);
+    let wire = |service: &mut Service| service.serve(Router::new().route("/hangs", get(hangs)));
+    let toy = Running::start_with(settings, wire).await;
+    toy.becomes_ready().await;
+    tokio::spawn(see(toy.addr, "/hangs"));
+    begun.notified().await;
+    (nats, toy)
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_is_cut_off_and_named() {
+    let (_nats, toy) = with_a_request_that_hangs(1).await;
+    toy.signals.send("SIGTERM").await.unwrap();
+    assert_eq!(toy.end().await.unwrap_err().to_string(), "not finished within 1s, cut off: http");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let (_nats, toy) = with_a_request_that_hangs(3600).await;
+    toy.signals.send("SIGINT").await.unwrap();
+    toy.signals.send("SIGINT").await.unwrap();
+    assert!(toy.end().await.unwrap_err().to_string().contains("second signal"));
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_start_too() {
+    let mut nats = NatsServer::start().await;
+    nats.kill();
+    let (signals, received) = mpsc::channel(1);
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    signals.send("SIGTERM").await.unwrap();
+    let launched = Service::launch(INFO, &Catalog::new(), settings(&nats.url(), 10), metrics, received).await;
+    assert_eq!(launched.unwrap_err().to_string(), "SIGTERM before the start was complete");
+}
+
+#[tokio::test]
+async fn an_old_server_is_refused_in_plain_words() {
+    // Not a broker: only the greeting of one, and an answer to the first ping.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let info = br#"INFO {"server_id":"x","version":"2.9.10","max_payload":1048576}"#;
+        socket.write_all(&[info, &b"\r\nPONG\r\n"[..]].concat()).await.unwrap();
+        socket.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let refusal = launch(settings(&url, 10)).await.unwrap_err().to_string();
+    assert_eq!(refusal, "nats-server 2.9.10 is too old: toy needs 2.12 or newer");
+}
+
+#[tokio::test]
+async fn the_data_directory_is_created_when_it_is_asked_for() {
+    let nats = NatsServer::start().await;
+    let dir = tempfile::TempDir::new().unwrap();
+    let wanted: PathBuf = dir.path().join("a/b");
+    let (service, _signals) =
+        launch(CommonSettings { data_dir: wanted.clone(), ..settings(&nats.url(), 10) }).await.unwrap();
+    assert!(!wanted.exists());
+    assert_eq!(service.data_dir().unwrap(), wanted);
+    assert!(wanted.is_dir());
+}

@@ -1,0 +1,17 @@
+//! The kit against a real nats-server, one per test.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "in a test every surprise is a failure, also in the functions that tests share"
+)]
+
+mod follow;
+mod http;
+mod inbox;
+mod provision;
+mod store;
+mod toy;
+mod view;
