@@ -1,1 +1,22 @@
-fn main() {}
+//! Reserves stock for orders that are placed, gives it back when they are cancelled, sends it out when they ship.
+
+use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
+use consumer_inventory::stock_view::StockView;
+use consumer_inventory::storekeeper::Storekeeper;
+use eventkit::{Consumer, NoSettings, Service};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let about = eventkit::about!(port = 8083);
+    let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
+    let storekeeper = Storekeeper::new(service.log().store())?;
+    let view = service.view::<StockView>();
+    service.serve(consumer_inventory::http::router(storekeeper.clone(), view));
+    service.consume(
+        Consumer::new("consumer-inventory")
+            .on::<OrderPlaced>(storekeeper.clone())
+            .on::<OrderCancelled>(storekeeper.clone())
+            .on::<OrderShipped>(storekeeper),
+    );
+    service.run().await
+}

@@ -1,0 +1,58 @@
+//! Tests of consumer-inventory: its rules without a broker, its handlers and routes on a real nats-server.
+
+mod http;
+mod stock;
+mod storekeeper;
+
+use common::money::{Currency, Money};
+use common::order::{OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
+use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet};
+
+fn id(text: &str) -> EntityId {
+    EntityId::new(text).unwrap()
+}
+
+/// An order for so many of each product.
+fn order(order_id: &str, lines: &[(&str, u32)]) -> OrderPlaced {
+    let price = Money::new(100, Currency::EUR).unwrap();
+    let item = |(product_id, quantity): &(&str, u32)| OrderItem {
+        product_id: id(product_id),
+        product_name: (*product_id).to_owned(),
+        quantity: *quantity,
+        unit_price: price,
+    };
+    OrderPlaced {
+        order_id: id(order_id),
+        customer_id: id("c-1"),
+        customer_email: None,
+        items: lines.iter().map(item).collect(),
+        total: price,
+        payment_method: PaymentMethod::External {},
+    }
+}
+
+/// An order as far as these tests need one: whatever they say happened, happened.
+#[derive(Debug, Clone, Default)]
+struct AnyOrder;
+
+#[derive(Debug, thiserror::Error)]
+enum Never {}
+
+impl Aggregate for AnyOrder {
+    const ENTITY: &'static str = "order";
+    type Event = OrderEvent;
+    type Command = OrderEvent;
+    type Rejection = Never;
+
+    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &OrderEvent) {}
+}
+
+/// Puts it on the log, as order-service does.
+async fn happens(log: &EventLog, event: impl Into<OrderEvent>) {
+    let (event, cause) = (event.into(), Cause::request(EventId::generate()));
+    log.store::<AnyOrder>().execute(event.entity_id(), &event, &cause).await.unwrap();
+}

@@ -1,0 +1,156 @@
+//! Orders meet the stock, through the consumer runtime on a real nats-server.
+
+use std::time::Duration;
+
+use common::order::{CancelReason, OrderCancelled, OrderPlaced, OrderShipped};
+use common::stock::{StockEvent, StockReceived};
+use consumer_inventory::stock::{Reservation, Stock};
+use consumer_inventory::storekeeper::Storekeeper;
+use eventkit::testing::{NatsServer, eventually};
+use eventkit::{Cause, Consumer, Event, EventId, EventLog, Handler, HandlerError, Metadata, Recorded};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{happens, id, order};
+
+async fn log(server: &NatsServer) -> EventLog {
+    let client = server.client().await;
+    eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+    EventLog::new(client, "/consumer-inventory")
+}
+
+/// An event as the log would give it.
+fn recorded<E: Event>(event: E) -> Recorded<E> {
+    let event_id = EventId::generate();
+    let meta = Metadata {
+        id: event_id.clone(),
+        source: "/order-service".into(),
+        event_type: E::TYPE.into(),
+        time: chrono::Utc::now(),
+        data_version: E::VERSION,
+        correlation_id: event_id,
+        causation_id: None,
+        user_id: None,
+        priority: None,
+    };
+    Recorded { event, meta, version: 1, sequence: 1 }
+}
+
+fn cancelled(order_id: &str) -> Recorded<OrderCancelled> {
+    recorded(OrderCancelled { order_id: id(order_id), reason: CancelReason::Requested, detail: None })
+}
+
+fn shipped(order_id: &str) -> Recorded<OrderShipped> {
+    recorded(OrderShipped { order_id: id(order_id), carrier: "Post".into(), tracking_number: "T-1".into() })
+}
+
+async fn receive(keeper: &Storekeeper, product: &str, quantity: u32) {
+    let cause = Cause::request(EventId::generate());
+    keeper.receive(id(product), quantity, None, &cause).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_is_reserved_and_shipped() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let keeper = Storekeeper::new(log.store()).unwrap();
+    receive(&keeper, "p-1", 5).await;
+    keeper.handle(recorded(order("o-1", &[("p-1", 2)]))).await.unwrap();
+    keeper.handle(shipped("o-1")).await.unwrap();
+
+    let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
+    assert_eq!(stock.reservation(&id("o-1")), Some(&Reservation::Shipped));
+    let level = stock.product(&id("p-1")).unwrap();
+    assert_eq!((level.on_hand, level.reserved, level.shipped), (3, 0, 2));
+}
+
+#[tokio::test]
+async fn a_redelivery_reserves_nothing_more() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let placed: Recorded<OrderPlaced> = recorded(order("o-1", &[("p-1", 2)]));
+    for _ in 0..3 {
+        let keeper = Storekeeper::new(log.store()).unwrap(); // a process that remembers nothing
+        keeper.handle(placed.clone()).await.unwrap();
+    }
+    let history = log.store::<Stock>().history(&id("main")).await.unwrap();
+    assert_eq!(history.len(), 1);
+    assert!(matches!(history[0].event, StockEvent::Rejected(_)), "there is no stock");
+    assert_eq!(history[0].meta.causation_id.as_ref(), Some(&placed.meta.id));
+}
+
+#[tokio::test]
+async fn an_order_cancelled_before_it_is_reserved_holds_nothing() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let keeper = Storekeeper::new(log.store()).unwrap();
+    receive(&keeper, "p-1", 5).await;
+    keeper.handle(cancelled("o-1")).await.unwrap();
+    keeper.handle(recorded(order("o-1", &[("p-1", 2)]))).await.unwrap();
+    let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
+    assert_eq!(stock.product(&id("p-1")).unwrap().on_hand, 5);
+    assert_eq!(stock.reservation(&id("o-1")), Some(&Reservation::Released));
+}
+
+#[tokio::test]
+async fn shipping_what_is_not_held_is_rejected_and_not_retried() {
+    let server = NatsServer::start().await;
+    let keeper = Storekeeper::new(log(&server).await.store()).unwrap();
+    assert!(matches!(keeper.handle(shipped("o-1")).await, Err(HandlerError::Reject(_))));
+}
+
+#[tokio::test]
+async fn replicas_never_reserve_more_than_there_is() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let replicas = [Storekeeper::new(log.store()).unwrap(), Storekeeper::new(log.store()).unwrap()];
+    receive(&replicas[0], "p-1", 10).await;
+    let mut orders = tokio::task::JoinSet::new();
+    for n in 0..30 {
+        let keeper = replicas[n % 2].clone();
+        orders.spawn(async move {
+            keeper.handle(recorded(order(&format!("o-{n}"), &[("p-1", 1)]))).await.unwrap()
+        });
+    }
+    tokio::time::timeout(Duration::from_secs(30), orders.join_all()).await.unwrap();
+
+    let history = log.store::<Stock>().history(&id("main")).await.unwrap();
+    let count = |is: fn(&StockEvent) -> bool| history.iter().filter(|recorded| is(&recorded.event)).count();
+    assert_eq!(count(|event| matches!(event, StockEvent::Reserved(_))), 10);
+    assert_eq!(count(|event| matches!(event, StockEvent::Rejected(_))), 20);
+    assert_eq!(count(|event| matches!(event, StockEvent::Received(StockReceived { quantity: 10, .. }))), 1);
+}
+
+#[tokio::test]
+async fn the_consumer_follows_orders_on_the_log() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let keeper = Storekeeper::new(log.store()).unwrap();
+    receive(&keeper, "p-1", 5).await;
+    let consumer = Consumer::new("consumer-inventory")
+        .on::<OrderPlaced>(keeper.clone())
+        .on::<OrderCancelled>(keeper.clone())
+        .on::<OrderShipped>(keeper);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(consumer.run(log.client().clone(), stop.clone()));
+
+    happens(&log, order("o-1", &[("p-1", 2)])).await;
+    happens(&log, order("o-2", &[("p-1", 1)])).await;
+    happens(&log, order("o-3", &[("p-1", 4)])).await;
+    happens(&log, cancelled("o-1").event).await;
+    happens(&log, shipped("o-2").event).await;
+
+    let store = log.store::<Stock>();
+    let stock = eventually(Duration::from_secs(10), async || {
+        let stock = store.load(&id("main")).await.unwrap().state;
+        (stock.reservation(&id("o-1")) == Some(&Reservation::Released)
+            && stock.reservation(&id("o-2")) == Some(&Reservation::Shipped)
+            && stock.reservation(&id("o-3")).is_some())
+        .then_some(stock)
+    })
+    .await;
+    let level = stock.product(&id("p-1")).unwrap();
+    assert_eq!(level.received(), 5);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
