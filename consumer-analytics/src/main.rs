@@ -1,1 +1,13 @@
-fn main() {}
+//! Counts what the shop does, from its log, and shows it.
+
+use consumer_analytics::shop_metrics::ShopMetrics;
+use eventkit::{NoSettings, Service};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let about = eventkit::about!(port = 8084);
+    let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
+    let view = service.view::<ShopMetrics>();
+    service.serve(consumer_analytics::http::router(view));
+    service.run().await
+}

@@ -1,1 +1,15 @@
-fn main() {}
+//! Keeps dead letters, shows them, and sends them back to the consumer that failed.
+
+use consumer_dlq::archive::Archive;
+use eventkit::{NoSettings, Service};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let about = eventkit::about!(port = 8086);
+    let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
+    let archive = Archive::new(service.client().clone());
+    let check = service.health().check("dead letters");
+    service.spawn("dead letters", archive.clone().follow(check));
+    service.serve(consumer_dlq::http::router(archive, common::catalog()));
+    service.run().await
+}

@@ -1,1 +1,54 @@
-fn main() {}
+//! Tells customers by mail what becomes of their orders.
+
+use std::sync::Arc;
+
+use clap::Args;
+use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
+use common::payment::PaymentProcessed;
+use consumer_email::eml::EmlFiles;
+use consumer_email::letter::Sender;
+use consumer_email::mail_view::MailView;
+use consumer_email::mailer::Mailer;
+use consumer_email::smtp::{Smtp, SmtpUrl};
+use consumer_email::transport::MailTransport;
+use eventkit::{Consumer, Service};
+
+/// How often a mail is tried: a mail server may be away for about eight minutes before mails become dead letters.
+const MAX_ATTEMPTS: u32 = 20;
+
+/// Settings of consumer-email.
+#[derive(Debug, Args)]
+struct Settings {
+    /// The SMTP server, such as smtp://localhost:1025 or smtps://user:password@mail.example.com. Without it, mails are
+    /// written as .eml files to `mails` under the data directory
+    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
+    smtp_url: Option<SmtpUrl>,
+
+    /// Who the mails are from
+    #[arg(long, env = "MAIL_FROM", default_value = "The Shop <shop@example.com>")]
+    mail_from: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let about = eventkit::about!(port = 8085);
+    let (mut service, settings) = Service::start::<Settings>(about, common::catalog()).await?;
+    let transport: Arc<dyn MailTransport> = match &settings.smtp_url {
+        Some(url) => Arc::new(Smtp::new(url)?),
+        None => Arc::new(EmlFiles::new(service.data_dir()?.join("mails"))?),
+    };
+    let sender = Sender::new(&settings.mail_from)?;
+    let mailer = Arc::new(Mailer::new(service.log().clone(), sender, transport));
+    let view = service.view::<MailView>();
+    service.serve(consumer_email::http::router(view));
+    service.consume(
+        Consumer::new("consumer-email")
+            .max_attempts(MAX_ATTEMPTS)
+            .on::<OrderPlaced>(Arc::clone(&mailer))
+            .on::<OrderConfirmed>(Arc::clone(&mailer))
+            .on::<OrderShipped>(Arc::clone(&mailer))
+            .on::<OrderCancelled>(Arc::clone(&mailer))
+            .on::<PaymentProcessed>(mailer),
+    );
+    service.run().await
+}

@@ -1,0 +1,211 @@
+//! Dead letters to look at, to try again and to put away; and the page for people.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use eventkit::http::{Body, Page, PageQuery, Path, Problem, Query};
+use eventkit::{Catalog, DeadLetter};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::archive::Archive;
+use crate::dead_letters::{Entry, Filter, Status};
+use crate::edit::with_data;
+
+/// The most that one request redrives.
+const MAX_REDRIVES: usize = 1_000;
+
+/// The page runs its own script and style, asks this server, and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The routes of consumer-dlq. What is redriven with new data must be an event of `catalog`.
+pub fn router(archive: Archive, catalog: Catalog) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/dead-letters", get(list))
+        .route("/dead-letters/redrive", post(redrive_many))
+        .route("/dead-letters/{id}", get(show).delete(dismiss))
+        .route("/dead-letters/{id}/redrive", post(redrive))
+        .with_state(Desk { archive, catalog: Arc::new(catalog) })
+}
+
+#[derive(Clone)]
+struct Desk {
+    archive: Archive,
+    catalog: Arc<Catalog>,
+}
+
+/// A dead letter with everything that is known about it.
+#[derive(Debug, Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    entry: Entry,
+    /// The error and what caused it, outermost first.
+    errors: Vec<String>,
+    service_version: String,
+    headers: BTreeMap<String, Vec<String>>,
+    payload: Payload,
+}
+
+/// The failed message's body: always as base64, as text if it is text, as JSON if it is JSON.
+#[derive(Debug, Serialize)]
+struct Payload {
+    bytes: usize,
+    json: Option<Box<RawValue>>,
+    text: Option<String>,
+    base64: String,
+}
+
+impl Payload {
+    fn of(payload: &[u8]) -> Self {
+        Self {
+            bytes: payload.len(),
+            json: serde_json::from_slice(payload).ok(),
+            text: std::str::from_utf8(payload).ok().map(str::to_owned),
+            base64: BASE64_STANDARD.encode(payload),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mended {
+    /// New data for the event that failed; or a whole new event, where what failed is none.
+    data: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RedriveMany {
+    filter: Filter,
+}
+
+/// What became of a request to redrive many.
+#[derive(Debug, Serialize)]
+struct RedrivenMany {
+    redriven: usize,
+    /// How many more there are than one request redrives.
+    left: usize,
+}
+
+async fn page() -> impl IntoResponse {
+    ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html")))
+}
+
+/// What is open or redriven, or what has the `status` asked for; the latest failure first.
+async fn list(
+    State(desk): State<Desk>,
+    Query(query): Query<ListQuery>,
+    page: PageQuery,
+) -> Json<Page<Entry>> {
+    let filter = Filter::from(query);
+    Json(desk.archive.read(|letters| page.of(letters.list(&filter)).map(Entry::clone)))
+}
+
+async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {
+    let (entry, letter) = desk.find(&id).await?;
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, values) in letter.original.headers.iter() {
+        headers.entry(name.to_string()).or_default().extend(values.iter().map(ToString::to_string));
+    }
+    let payload = Payload::of(&letter.original.payload);
+    Ok(Json(Whole {
+        entry,
+        errors: letter.errors,
+        service_version: letter.service_version,
+        headers,
+        payload,
+    }))
+}
+
+/// Sends it back to the consumer that failed, and to no other; with new data if the body has some.
+async fn redrive(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<impl IntoResponse, Problem> {
+    let mended = match body.as_ref() {
+        b"" => Mended::default(),
+        body => serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))?,
+    };
+    let (_, letter) = desk.find(&id).await?;
+    let payload = match mended.data {
+        None => None,
+        Some(data) => {
+            let edited = with_data(&letter.original.payload, &data, &desk.catalog)
+                .map_err(|error| Problem::invalid(error.to_string()))?;
+            Some(Bytes::from(edited))
+        }
+    };
+    desk.archive.redrive(&letter, payload).await.map_err(Problem::unavailable)?;
+    desk.entry(&id).map(|entry| (StatusCode::ACCEPTED, Json(entry)))
+}
+
+/// Sends back everything open that the filter takes, the oldest first, up to a limit.
+async fn redrive_many(
+    State(desk): State<Desk>,
+    Body(RedriveMany { filter }): Body<RedriveMany>,
+) -> Result<impl IntoResponse, Problem> {
+    let filter = Filter { status: Some(Status::Open), ..filter };
+    let mut open: Vec<Entry> = desk.archive.read(|letters| letters.list(&filter).cloned().collect());
+    open.reverse();
+    let mut redriven = 0;
+    for entry in open.iter().take(MAX_REDRIVES) {
+        let letter = desk.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
+        if let Some(letter) = letter {
+            desk.archive.redrive(&letter, None).await.map_err(Problem::unavailable)?;
+            redriven += 1;
+        }
+    }
+    let left = open.len().saturating_sub(MAX_REDRIVES);
+    Ok((StatusCode::ACCEPTED, Json(RedrivenMany { redriven, left })))
+}
+
+/// Puts it away. It stays on the stream, and under its id, but is not listed any more.
+async fn dismiss(State(desk): State<Desk>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let entry = desk.entry(&id)?;
+    if entry.status != Status::Dismissed {
+        let (_, letter) = desk.find(&id).await?;
+        desk.archive.dismiss(&letter).await.map_err(Problem::unavailable)?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Desk {
+    fn entry(&self, id: &str) -> Result<Entry, Problem> {
+        let entry = self.archive.read(|letters| letters.get(id).cloned());
+        entry.ok_or_else(|| Problem::not_found("There is no such dead letter"))
+    }
+
+    async fn find(&self, id: &str) -> Result<(Entry, DeadLetter), Problem> {
+        let entry = self.entry(id)?;
+        let letter = self.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
+        let letter =
+            letter.ok_or_else(|| Problem::not_found("The stream does not hold this dead letter any more"))?;
+        Ok((entry, letter))
+    }
+}
+
+/// [`Filter`] as a query string; other parameters there are the page's.
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    consumer: Option<String>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    class: Option<eventkit::FailureClass>,
+    status: Option<Status>,
+}
+
+impl From<ListQuery> for Filter {
+    fn from(ListQuery { consumer, event_type, class, status }: ListQuery) -> Self {
+        Self { consumer, event_type, class, status }
+    }
+}

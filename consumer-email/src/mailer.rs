@@ -1,0 +1,122 @@
+//! The story of one mail: what happened to an order, told to its customer once.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
+use common::payment::{PaymentProcessed, PaymentStatus};
+use eventkit::{
+    Cause, EntityId, EventLog, EventStore, Handler, HandlerError, HandlerResult, OrReject, Recorded,
+};
+
+use crate::letter::{Letter, News, Sender};
+use crate::mail::{Mail, MailCommand, MailFacts};
+use crate::transport::{MailTransport, SendError};
+
+/// Writes to customers.
+///
+/// A mail is sent once, as far as SMTP allows: an attempt is recorded before sending and the success after it, and both
+/// are keyed by the event that the mail tells about. What remains is a crash between the server's answer and the record:
+/// then the mail goes out again, under the same `Message-ID`, by which mail programs tell it is the same.
+pub struct Mailer {
+    log: EventLog,
+    mails: EventStore<Mail>,
+    sender: Sender,
+    transport: Arc<dyn MailTransport>,
+}
+
+impl Mailer {
+    /// A mailer that writes as `sender` and sends through `transport`.
+    pub fn new(log: EventLog, sender: Sender, transport: Arc<dyn MailTransport>) -> Self {
+        let mails = log.store();
+        Self { log, mails, sender, transport }
+    }
+
+    /// Tells the customer of `order_id` the news that `cause` brought.
+    async fn tell(&self, order_id: &EntityId, news: News<'_>, cause: &Cause) -> HandlerResult {
+        let order = self
+            .log
+            .read::<OrderPlaced>(order_id, 1)
+            .await
+            .context("reading the order")?
+            .with_context(|| format!("order {order_id} is not on the log (yet)"))?;
+        self.write(&order, news, cause).await
+    }
+
+    async fn write(&self, order: &OrderPlaced, news: News<'_>, cause: &Cause) -> HandlerResult {
+        let Some(to) = &order.customer_email else {
+            return Ok(()); // nobody to write to
+        };
+        let kind = news.kind();
+        let mail_id = EntityId::new(cause.derive("mail").as_str()).or_reject()?;
+        let message_id = self.sender.message_id(&mail_id);
+        let letter = Letter::compose(&self.sender, to, &mail_id, &message_id, order, news).or_reject()?;
+        let facts = MailFacts { mail_id, order_id: order.order_id.clone(), kind, to: to.clone(), message_id };
+
+        if self.attempt(&facts, cause).await? == Mail::Sent {
+            return Ok(()); // by an earlier delivery of the same event
+        }
+        match self.transport.send(&letter).await {
+            Ok(()) => {}
+            Err(refused @ SendError::Refused(_)) => return Err(HandlerError::reject(refused)),
+            Err(failure @ SendError::Unavailable(_)) => Err(failure)?,
+        }
+        self.mark_sent(facts, cause).await
+    }
+
+    /// Records that it is about to be sent, and says where the mail stands now.
+    async fn attempt(&self, facts: &MailFacts, cause: &Cause) -> Result<Mail, HandlerError> {
+        let attempt = MailCommand::Attempt(facts.clone());
+        let stored =
+            self.mails.execute(&facts.mail_id, &attempt, cause).await.context("recording the attempt")?;
+        if !stored.repeated {
+            return Ok(stored.state);
+        }
+        // The answer is that of the first attempt: whether the mail went out since, its history tells.
+        Ok(self.mails.load(&facts.mail_id).await.context("reading the mail")?.state)
+    }
+
+    async fn mark_sent(&self, facts: MailFacts, cause: &Cause) -> HandlerResult {
+        let (mail_id, sent) = (facts.mail_id.clone(), MailCommand::MarkSent(facts));
+        self.mails
+            .execute(&mail_id, &sent, &cause.clone().step("sent"))
+            .await
+            .context("recording that it was sent")?;
+        Ok(())
+    }
+}
+
+impl Handler<OrderPlaced> for Mailer {
+    async fn handle(&self, order: Recorded<OrderPlaced>) -> HandlerResult {
+        self.write(&order, News::Placed, &order.cause()).await
+    }
+}
+
+impl Handler<OrderConfirmed> for Mailer {
+    async fn handle(&self, order: Recorded<OrderConfirmed>) -> HandlerResult {
+        self.tell(&order.order_id, News::Confirmed, &order.cause()).await
+    }
+}
+
+impl Handler<OrderShipped> for Mailer {
+    async fn handle(&self, order: Recorded<OrderShipped>) -> HandlerResult {
+        self.tell(&order.order_id, News::Shipped(&order.event), &order.cause()).await
+    }
+}
+
+impl Handler<OrderCancelled> for Mailer {
+    async fn handle(&self, order: Recorded<OrderCancelled>) -> HandlerResult {
+        self.tell(&order.order_id, News::Cancelled(&order.event), &order.cause()).await
+    }
+}
+
+impl Handler<PaymentProcessed> for Mailer {
+    async fn handle(&self, payment: Recorded<PaymentProcessed>) -> HandlerResult {
+        match payment.status {
+            PaymentStatus::Success => Ok(()),
+            PaymentStatus::Failed => {
+                self.tell(&payment.order_id, News::PaymentFailed(&payment.event), &payment.cause()).await
+            }
+        }
+    }
+}
