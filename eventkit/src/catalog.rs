@@ -21,6 +21,8 @@ pub struct EventSpec {
     pub event_type: &'static str,
     /// Today's version of its data.
     pub version: u32,
+    /// The path of its Rust type, such as `common::order::OrderPlaced`: for tools that write code. Never stored.
+    pub rust_type: &'static str,
     read: fn(&Envelope<'_>) -> Result<Value, DecodeError>,
 }
 
@@ -47,7 +49,8 @@ impl Catalog {
             serde_json::to_value(event).map_err(DecodeError::NotAnEvent)
         };
         if self.get(E::TYPE).is_none() {
-            self.events.push(EventSpec { event_type: E::TYPE, version: E::VERSION, read });
+            let rust_type = std::any::type_name::<E>();
+            self.events.push(EventSpec { event_type: E::TYPE, version: E::VERSION, rust_type, read });
         }
         self
     }

@@ -52,7 +52,9 @@ pub struct Consumer {
 }
 
 /// Reads an event of one type and starts its handler.
-type Route = Box<dyn Fn(&Envelope<'_>, u64, u64) -> Result<BoxFuture<'static, HandlerResult>, DecodeError> + Send + Sync>;
+type Route = Box<
+    dyn Fn(&Envelope<'_>, u64, u64) -> Result<BoxFuture<'static, HandlerResult>, DecodeError> + Send + Sync,
+>;
 
 /// Which events wait for one another. An event that waits for its retry holds up the later ones of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,7 +234,9 @@ impl Consumer {
     /// The subjects that it asks for, sorted.
     pub fn filters(&self) -> Vec<String> {
         let mut filters: Vec<_> = self.routes.keys().map(|event_type| subject::of_type(event_type)).collect();
-        filters.extend(self.adopted.keys().flat_map(|event_type| subject::foreign(subject::entity_of(event_type))));
+        filters.extend(
+            self.adopted.keys().flat_map(|event_type| subject::foreign(subject::entity_of(event_type))),
+        );
         filters.sort();
         filters.dedup();
         filters
@@ -332,7 +336,9 @@ impl Processor {
             Err(HandlerError::Retry(error)) if grant.attempt >= self.consumer.limits.max_attempts => {
                 self.give_up(Some(key), FailureClass::Exhausted, &error, grant.attempt, first_failed_at)
             }
-            Err(HandlerError::Retry(error)) => self.retry(key, delivery, grant, first_failed_at, &error).await,
+            Err(HandlerError::Retry(error)) => {
+                self.retry(key, delivery, grant, first_failed_at, &error).await
+            }
         }
     }
 
@@ -357,7 +363,9 @@ impl Processor {
         let limit = self.consumer.limits.handler_timeout;
         match tokio::time::timeout(limit, AssertUnwindSafe(handling).catch_unwind()).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(HandlerError::Retry(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)))),
+            Ok(Err(panic)) => {
+                Err(HandlerError::Retry(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic))))
+            }
             Err(_) => Err(HandlerError::Retry(anyhow::anyhow!("the handler did not end within {limit:?}"))),
         }
     }
@@ -373,10 +381,16 @@ impl Processor {
         let after = self.delay(grant.attempt);
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         tracing::warn!(
-            consumer.name = self.consumer.name, event.subject = delivery.subject, event.sequence = delivery.sequence,
-            attempt = grant.attempt, ?after, error = format!("{error:#}"), "a handler failed; trying again",
+            consumer.name = self.consumer.name,
+            event.subject = delivery.subject,
+            event.sequence = delivery.sequence,
+            attempt = grant.attempt,
+            ?after,
+            error = format!("{error:#}"),
+            "a handler failed; trying again",
         );
-        metrics::counter!("eventkit_handler_failures_total", "consumer" => self.consumer.name.clone()).increment(1);
+        metrics::counter!("eventkit_handler_failures_total", "consumer" => self.consumer.name.clone())
+            .increment(1);
         if delivery.turn == Turn::Again
             && let Err(error) = self.inbox.release(key, grant.attempt, first_failed_at).await
         {
@@ -395,14 +409,25 @@ impl Processor {
         jittered(retry_min.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(retry_max))
     }
 
-    fn give_up_started_too_often(&self, key: Key, grant: Grant, first_failed_at: Option<DateTime<Utc>>) -> Disposition {
+    fn give_up_started_too_often(
+        &self,
+        key: Key,
+        grant: Grant,
+        first_failed_at: Option<DateTime<Utc>>,
+    ) -> Disposition {
         let attempts = grant.attempt - 1;
         let (class, error) = if grant.unfinished {
             (FailureClass::Crashed, "the handler was started and never came to an end")
         } else {
             (FailureClass::Exhausted, "the handler failed as often as it may")
         };
-        self.give_up(Some(key), class, &anyhow::anyhow!("{error}, {attempts} times"), attempts, first_failed_at)
+        self.give_up(
+            Some(key),
+            class,
+            &anyhow::anyhow!("{error}, {attempts} times"),
+            attempts,
+            first_failed_at,
+        )
     }
 
     fn give_up(

@@ -1,13 +1,16 @@
 //! [`Follower`]: a stream read in order from some sequence on, for ever, without acks and without gaps.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::Client;
 use async_nats::jetstream::consumer::pull::{self, Config};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
 use async_nats::jetstream::{self, Context};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, warn};
 
 /// How much one pull asks for. More than one round trip's worth, less than would crowd the memory.
@@ -17,6 +20,9 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
 /// The server shows a sign of life this often; after twice as long without one everything is set up anew.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How often to see whether the client had to connect anew.
+const LOOK_AT_CONNECTION: Duration = Duration::from_millis(100);
 
 /// After this long without a pull the server forgets the consumer.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
@@ -48,11 +54,18 @@ struct Source {
     delivered: u64,
     /// How many were still to come after the last one.
     pending: u64,
+    /// Which connection it was opened on. A restarted server has forgotten the consumer, and says so only to those
+    /// who ask.
+    connects: u64,
+    look_at_connection: Interval,
 }
 
 /// What [`Follower::next`] gives out.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every one is a message, and boxing costs an allocation each")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every one is a message, and boxing costs an allocation each"
+)]
 pub enum Followed {
     /// The next message.
     Message(FollowedMessage),
@@ -130,7 +143,15 @@ impl Follower {
             self.told_caught_up = true;
             return Ok(Followed::CaughtUp);
         }
-        let message = source.messages.next().await.ok_or_else(|| anyhow::anyhow!("the pull ended"))??;
+        let message = loop {
+            tokio::select! {
+                biased;
+                message = source.messages.next() => break message.context("the pull ended")??,
+                _ = source.look_at_connection.tick() => {
+                    anyhow::ensure!(source.connects == connects(&self.context), "the connection was renewed");
+                }
+            }
+        };
         let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
         anyhow::ensure!(
@@ -155,6 +176,7 @@ impl Follower {
             memory_storage: true,
             ..Config::default()
         };
+        let connects = connects(&self.context);
         let consumer = self.context.create_consumer_on_stream(config, self.stream.as_str()).await?;
         let pending = consumer.cached_info().num_pending;
         let messages = consumer
@@ -166,7 +188,9 @@ impl Follower {
             .messages()
             .await?;
         debug!(stream.name = self.stream, stream.sequence = self.next_sequence, pending, "following");
-        Ok(Source { consumer, messages, delivered: 0, pending })
+        let mut look_at_connection = tokio::time::interval(LOOK_AT_CONNECTION);
+        look_at_connection.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        Ok(Source { consumer, messages, delivered: 0, pending, connects, look_at_connection })
     }
 
     async fn pause_after(&mut self, error: &anyhow::Error) {
@@ -183,6 +207,11 @@ impl Follower {
         );
         tokio::time::sleep(pause).await;
     }
+}
+
+/// How often the client has connected.
+fn connects(context: &Context) -> u64 {
+    context.client().statistics().connects.load(Ordering::Relaxed)
 }
 
 impl std::fmt::Debug for Source {

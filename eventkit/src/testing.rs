@@ -9,6 +9,7 @@
     reason = "a broken test environment fails the test, and says why"
 )]
 
+mod conformance;
 mod locate;
 mod server;
 mod spec;
@@ -17,10 +18,20 @@ mod tied;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 pub use server::NatsServer;
 pub use spec::{Given, When, given};
 pub use tied::{spawn_tied, tied_command};
+
+use crate::{Envelope, Event, Recorded};
+
+/// An event as a handler gets it, from its wire document: a golden file, say. It is the entity's first, and the log's.
+pub fn recorded<E: Event>(document: &str) -> Recorded<E> {
+    let envelope = Envelope::decode(document.as_bytes()).expect("a CloudEvents document");
+    let event = envelope.event().expect("an event of the wanted type");
+    Recorded { event, meta: envelope.metadata().expect("its context"), version: 1, sequence: 1 }
+}
 
 /// Asks again and again until `ask` answers `Some`, and returns that.
 ///

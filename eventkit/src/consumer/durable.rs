@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+use async_nats::jetstream::{Context, ErrorCode};
 
 /// A durable of a consumer: which stream it reads, and what.
 #[derive(Debug, Clone)]
@@ -46,7 +46,9 @@ impl Durable {
                 let created = js.create_consumer_on_stream(self.config(start), *stream).await;
                 return created.with_context(|| format!("creating durable {name} on stream {stream}"));
             }
-            Err(error) => return Err(error).with_context(|| format!("looking up durable {name} on stream {stream}")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("looking up durable {name} on stream {stream}"));
+            }
         };
         let info = existing.cached_info();
         let Differences { updatable, fixed } = self.differences(&info.config);
@@ -60,10 +62,15 @@ impl Durable {
         if updatable.is_empty() {
             return Ok(existing);
         }
-        tracing::warn!(consumer.name = name, changes = updatable.join("; "), "the durable's configuration is updated");
+        tracing::warn!(
+            consumer.name = name,
+            changes = updatable.join("; "),
+            "the durable's configuration is updated"
+        );
         let wanted = self.config(info.config.deliver_policy);
         let updated = js.update_consumer_on_stream(wanted, *stream).await;
-        updated.with_context(|| format!("updating durable {name} on stream {stream}: {}", updatable.join("; ")))
+        updated
+            .with_context(|| format!("updating durable {name} on stream {stream}: {}", updatable.join("; ")))
     }
 
     /// What stands differently on the server: what an update can change, and what it cannot.

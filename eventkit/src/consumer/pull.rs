@@ -1,23 +1,40 @@
-//! Pulling: bounded batches, never more than there is room for, healing itself.
+//! Pulling: never more than there is room for, and healing itself.
+//!
+//! These are our own requests of the pull protocol (ADR-37) and not async-nats' `batch()`: that one stalls after a
+//! heartbeat, and `messages()` cannot be drained.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer};
-use futures::{FutureExt, StreamExt};
-use tokio::sync::{Semaphore, mpsc};
+use anyhow::{anyhow, bail};
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, StatusCode, Subject, Subscriber};
+use futures::StreamExt;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
 use crate::health::CheckHandle;
 
 /// How long the server keeps one request for messages open.
-const EXPIRES: Duration = Duration::from_secs(10);
+const EXPIRES: Duration = Duration::from_secs(30);
 
-/// How often the server shows a sign of life while there is nothing to deliver. Without one for twice as long, the pull
-/// is given up and made anew.
+/// How often the server shows a sign of life while there is nothing to deliver. Without any for twice as long, the
+/// requests are given up and made anew.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How long a message may be on its way to us after we have said that we want no more.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
+
+/// What a puller says to the runtime.
+#[derive(Debug)]
+pub(super) enum Pulled {
+    /// Here is a message.
+    Message(Arrival),
+    /// Which is the oldest message of this stream that is not settled?
+    Oldest(&'static str, oneshot::Sender<Option<u64>>),
+}
 
 /// A message that was pulled.
 #[derive(Debug)]
@@ -31,102 +48,158 @@ pub(super) struct Arrival {
 
 /// A puller of one durable.
 pub(super) struct Puller {
+    pub(super) client: Client,
     pub(super) js: Context,
     pub(super) durable: Durable,
-    /// One permit for every message that there is room for.
+    /// One permit for every message that there is room for. A message takes its permit along.
     pub(super) room: Arc<Semaphore>,
-    /// No pull asks for fewer, unless the room is smaller.
+    /// No request asks for fewer messages, and all open requests together for no more.
     pub(super) at_least: usize,
     pub(super) at_most: usize,
-    pub(super) arrivals: mpsc::UnboundedSender<Arrival>,
+    pub(super) pulled: mpsc::UnboundedSender<Pulled>,
     pub(super) health: CheckHandle,
     pub(super) stop: CancellationToken,
+}
+
+/// The requests that the server has not answered in full.
+struct Open {
+    answers: Subscriber,
+    inbox: Subject,
+    /// How many messages they may still bring.
+    messages: usize,
 }
 
 impl Puller {
     /// Pulls until it is stopped. Every failure is logged, reported and survived; after one, the durable is bound again,
     /// and created again where it had been if it is gone.
-    pub(super) async fn run(self, mut consumer: PullConsumer) {
+    pub(super) async fn run(self) {
         let mut next_sequence = None;
         let mut failures = 0_u32;
-        self.health.set_ready(true, "pulling");
         while !self.stop.is_cancelled() {
-            match self.pull(&consumer, &mut next_sequence).await {
-                Ok(()) => {
-                    if failures > 0 {
+            let Err(error) = self.pull(&mut next_sequence, &mut failures).await else { return };
+            failures += 1;
+            let (name, stream) = (&self.durable.name, self.durable.stream);
+            let error = format!("{error:#}");
+            tracing::warn!(consumer.name = name, stream, error, failures, "pulling failed; trying again");
+            metrics::counter!("eventkit_pull_failures_total", "consumer" => name.clone()).increment(1);
+            self.health.set_ready(false, error);
+            let pause = Duration::from_millis(50).saturating_mul(1 << failures.min(6));
+            let _ =
+                tokio::time::timeout(pause.mul_f64(0.5 + fastrand::f64() / 2.0), self.stop.cancelled()).await;
+        }
+    }
+
+    /// Pulls until it is stopped (`Ok`) or something is wrong.
+    async fn pull(&self, next_sequence: &mut Option<u64>, failures: &mut u32) -> anyhow::Result<()> {
+        self.durable.bind(&self.js, self.start(*next_sequence).await?).await?;
+        let inbox = Subject::from(self.client.new_inbox());
+        let answers = self.client.subscribe(inbox.clone()).await?;
+        let mut open = Open { answers, inbox, messages: 0 };
+        let pulled = self.pull_with(&mut open, next_sequence, failures).await;
+        // Nobody can answer us any more; what is here already is taken, so that it can be given back at once.
+        let _ = open.answers.unsubscribe().await;
+        while let Ok(Some(message)) = tokio::time::timeout(ON_ITS_WAY, open.answers.next()).await {
+            let _ = self.take(message, &mut open.messages, next_sequence);
+        }
+        self.room.add_permits(open.messages);
+        pulled
+    }
+
+    /// Where the durable has to start if it is gone: at the oldest message that is not settled.
+    async fn start(&self, next_sequence: Option<u64>) -> anyhow::Result<DeliverPolicy> {
+        let Some(next_sequence) = next_sequence else { return Ok(DeliverPolicy::All) };
+        let (ask, answer) = oneshot::channel();
+        self.pulled.send(Pulled::Oldest(self.durable.stream, ask))?;
+        let start_sequence = answer.await?.unwrap_or(next_sequence);
+        Ok(DeliverPolicy::ByStartSequence { start_sequence })
+    }
+
+    async fn pull_with(
+        &self,
+        open: &mut Open,
+        next_sequence: &mut Option<u64>,
+        failures: &mut u32,
+    ) -> anyhow::Result<()> {
+        let at_least = u32::try_from(self.at_least).unwrap_or(u32::MAX);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                room = self.room.acquire_many(at_least), if open.messages + self.at_least <= self.at_most => {
+                    room?.forget();
+                    self.request(open).await?;
+                    if *failures == 0 {
+                        self.health.set_ready(true, "pulling");
+                    }
+                }
+                answer = tokio::time::timeout(HEARTBEAT * 2, open.answers.next()), if open.messages > 0 => {
+                    let Ok(answer) = answer else { bail!("no sign of life from the server") };
+                    let message = answer.ok_or_else(|| anyhow!("the connection is closed"))?;
+                    self.take(message, &mut open.messages, next_sequence)?;
+                    if std::mem::take(failures) > 0 {
                         tracing::info!(consumer.name = self.durable.name, "pulling again");
                         self.health.set_ready(true, "pulling");
                     }
-                    failures = 0;
-                    continue;
                 }
-                Err(error) => self.failed(&mut failures, &error).await,
-            }
-            let start = next_sequence.map_or(DeliverPolicy::All, |start_sequence| {
-                DeliverPolicy::ByStartSequence { start_sequence }
-            });
-            match self.durable.bind(&self.js, start).await {
-                Ok(bound) => consumer = bound,
-                Err(error) => self.failed(&mut failures, &error).await,
             }
         }
     }
 
-    /// One batch.
-    async fn pull(&self, consumer: &PullConsumer, next_sequence: &mut Option<u64>) -> anyhow::Result<()> {
-        let at_least = u32::try_from(self.at_least).unwrap_or(u32::MAX);
-        let room = tokio::select! {
-            room = self.room.acquire_many(at_least) => room?,
-            () = self.stop.cancelled() => return Ok(()),
-        };
-        let more = self.room.available_permits().min(self.at_most.saturating_sub(self.at_least));
-        let more = self.room.try_acquire_many(u32::try_from(more).unwrap_or(0)).ok();
-        let mut room = match more {
-            Some(more) => merged(room, more),
-            None => room,
-        };
-        let batch = consumer.batch().max_messages(room.num_permits()).expires(EXPIRES).heartbeat(HEARTBEAT).messages();
-        let mut batch = tokio::select! {
-            batch = batch => batch?,
-            () = self.stop.cancelled() => return Ok(()),
-        };
-        loop {
-            let message = tokio::select! {
-                message = batch.next() => message,
-                // What is here already is taken, so that it can be given back at once.
-                () = self.stop.cancelled() => batch.next().now_or_never().flatten(),
-            };
-            let Some(message) = message else { return Ok(()) };
-            let message = message.map_err(|error| anyhow::anyhow!(error))?;
-            let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
-            let (sequence, delivered) = (info.stream_sequence, info.delivered);
-            *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
-            if let Some(one) = room.split(1) {
-                one.forget();
+    /// Asks for as many messages as there is room for; `at_least` permits have been taken.
+    async fn request(&self, open: &mut Open) -> anyhow::Result<()> {
+        let more = self.room.available_permits().min(self.at_most - open.messages - self.at_least);
+        let more = match self.room.try_acquire_many(u32::try_from(more)?) {
+            Ok(permits) => {
+                permits.forget();
+                more
             }
-            let arrival = Arrival { message: message.message, stream: self.durable.stream, sequence, delivered };
-            self.arrivals.send(arrival)?;
+            Err(_) => 0,
+        };
+        let batch = self.at_least + more;
+        open.messages += batch;
+        let Durable { stream, name, .. } = &self.durable;
+        let request = serde_json::json!({
+            "batch": batch, "expires": EXPIRES.as_nanos(), "idle_heartbeat": HEARTBEAT.as_nanos(),
+        });
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
+        let sent = self.client.publish_with_reply(subject, open.inbox.clone(), request.to_string().into());
+        tokio::time::timeout(HEARTBEAT, sent)
+            .await
+            .map_err(|_| anyhow!("the connection does not take requests"))??;
+        Ok(())
+    }
+
+    /// Passes a message on, or reads a status.
+    fn take(
+        &self,
+        message: async_nats::Message,
+        expected: &mut usize,
+        next_sequence: &mut Option<u64>,
+    ) -> anyhow::Result<()> {
+        match message.status {
+            None | Some(StatusCode::OK) => {}
+            Some(StatusCode::IDLE_HEARTBEAT) => return Ok(()),
+            Some(status) => {
+                let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
+                let unanswered =
+                    header("Nats-Pending-Messages").and_then(|n| n.as_str().parse::<usize>().ok());
+                let unanswered = unanswered.unwrap_or(0).min(*expected);
+                *expected -= unanswered;
+                self.room.add_permits(unanswered);
+                // The request has run out. Anything else (deleted, leader gone, server stopping) needs a new start.
+                if status == StatusCode::TIMEOUT {
+                    return Ok(());
+                }
+                bail!("status {status} {}", message.description.as_deref().unwrap_or_default());
+            }
         }
+        let message = jetstream::Message { message, context: self.js.clone() };
+        let info = message.info().map_err(|error| anyhow!(error))?;
+        let (sequence, delivered) = (info.stream_sequence, info.delivered);
+        *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
+        *expected = expected.saturating_sub(1);
+        let arrival = Arrival { message: message.message, stream: self.durable.stream, sequence, delivered };
+        self.pulled.send(Pulled::Message(arrival))?;
+        Ok(())
     }
-
-    async fn failed(&self, failures: &mut u32, error: &anyhow::Error) {
-        *failures += 1;
-        let pause = Duration::from_millis(50).saturating_mul(1 << (*failures).min(6));
-        tracing::warn!(
-            consumer.name = self.durable.name, stream = self.durable.stream, error = format!("{error:#}"), failures,
-            "pulling failed; trying again",
-        );
-        metrics::counter!("eventkit_pull_failures_total", "consumer" => self.durable.name.clone()).increment(1);
-        self.health.set_ready(false, format!("{error:#}"));
-        let pause = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        let _ = tokio::time::timeout(pause, self.stop.cancelled()).await;
-    }
-}
-
-fn merged<'a>(
-    mut room: tokio::sync::SemaphorePermit<'a>,
-    more: tokio::sync::SemaphorePermit<'a>,
-) -> tokio::sync::SemaphorePermit<'a> {
-    room.merge(more);
-    room
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
 use super::durable::Durable;
-use super::pull::{Arrival, Puller};
+use super::pull::{Arrival, Pulled, Puller};
 use super::settle::{Settlement, Verdict, settle_all};
 use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy, Processor};
 use crate::dead_letter::redrive_subject;
@@ -51,26 +51,30 @@ impl Consumer {
                 Arc::new(JetStreamInbox::open(client.clone(), &self.name, settings).await?)
             }
         };
-        let (arrivals, arrived) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(self.limits.window));
+        let (pulled, arrived) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(self.limits.window + 1));
         let mut pullers = JoinSet::new();
-        for (durable, health) in [(self.events(), self.health.clone()), (self.redrives(), CheckHandle::detached())] {
-            let consumer = durable.bind(&js, DeliverPolicy::All).await?;
+        for (durable, health) in
+            [(self.events(), self.health.clone()), (self.redrives(), CheckHandle::detached())]
+        {
+            // Once before anything runs, so that a refusal ends the program.
+            durable.bind(&js, DeliverPolicy::All).await?;
             let Limits { window, concurrency, .. } = self.limits;
             let for_events = durable.stream == EVENTS;
             let puller = Puller {
+                client: client.clone(),
                 js: js.clone(),
                 durable,
                 room: Arc::clone(&room),
                 at_least: if for_events { (window / 4).min(window - concurrency).max(1) } else { 1 },
                 at_most: if for_events { window } else { 1 },
-                arrivals: arrivals.clone(),
+                pulled: pulled.clone(),
                 health,
                 stop: stop.clone(),
             };
-            pullers.spawn(puller.run(consumer));
+            pullers.spawn(puller.run());
         }
-        drop(arrivals);
+        drop(pulled);
         tracing::info!(consumer.name = self.name, filters = self.filters().join(" "), "consuming");
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let settler = tokio::spawn(settle_all(client.clone(), self.name.clone(), to_settle));
@@ -172,9 +176,7 @@ impl Runtime {
         room: Arc<Semaphore>,
         settlements: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
-        let count = |verdict: &'static str| {
-            metrics::counter!("eventkit_events_total", "consumer" => consumer.name.clone(), "verdict" => verdict)
-        };
+        let count = |verdict: &'static str| metrics::counter!("eventkit_events_total", "consumer" => consumer.name.clone(), "verdict" => verdict);
         Self {
             handled: count("handled"),
             dead: count("dead_letter"),
@@ -193,12 +195,16 @@ impl Runtime {
         }
     }
 
-    async fn run(mut self, mut arrived: mpsc::UnboundedReceiver<Arrival>, stop: CancellationToken) -> anyhow::Result<()> {
+    async fn run(
+        mut self,
+        mut arrived: mpsc::UnboundedReceiver<Pulled>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut arrivals = Vec::new();
         let mut extend = tokio::time::interval(self.limits.ack_wait / 6);
         while !stop.is_cancelled() {
             tokio::select! {
-                _ = arrived.recv_many(&mut arrivals, 256) => arrivals.drain(..).for_each(|arrival| self.admit(arrival)),
+                _ = arrived.recv_many(&mut arrivals, 256) => arrivals.drain(..).for_each(|pulled| self.hear(pulled)),
                 Some(finished) = self.tasks.join_next() => self.finish(finished?),
                 Some(due) = self.retries.next() => self.ready.push_back(due.into_inner()),
                 _ = extend.tick() => self.extend().await,
@@ -210,6 +216,17 @@ impl Runtime {
             self.start_ready();
         }
         self.drain(arrived, extend).await
+    }
+
+    fn hear(&mut self, pulled: Pulled) {
+        match pulled {
+            Pulled::Message(arrival) => self.admit(arrival),
+            Pulled::Oldest(stream, answer) => {
+                let of_stream = self.owned.keys().filter(|(redrive, _)| *redrive == (stream == DLQ));
+                // A puller that does not wait any more has been stopped.
+                let _ = answer.send(of_stream.map(|(_, sequence)| *sequence).min());
+            }
+        }
     }
 
     /// Takes over a message.
@@ -234,14 +251,19 @@ impl Runtime {
     }
 
     /// Looks at a message's names. (A message of a stream always has a reply subject.)
-    fn read(&self, Arrival { message, stream, sequence, delivered }: Arrival) -> Option<(Id, Delivery, Owned)> {
+    fn read(
+        &self,
+        Arrival { message, stream, sequence, delivered }: Arrival,
+    ) -> Option<(Id, Delivery, Owned)> {
         let reply = message.reply?;
         let id = (stream == DLQ, sequence);
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (stream.to_owned(), message.headers.unwrap_or_default());
         let (subject, payload) = (message.subject.into_string(), message.payload);
         let mut delivery = Delivery { subject, payload, sequence, turn, redrives: 0, first_failed_at: None };
-        if id.0 && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone()) {
+        if id.0
+            && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
+        {
             let Original { stream: from, sequence, subject, headers: original, .. } = letter.original;
             (stream, headers) = (from, original);
             delivery = Delivery { subject, sequence, redrives: letter.redrives, ..delivery };
@@ -276,7 +298,9 @@ impl Runtime {
         while self.tasks.len() < self.limits.concurrency {
             let Some(id) = self.ready.pop_front() else { return };
             let Some(owned) = self.owned.get_mut(&id) else { continue };
-            let Stage::Waiting(mut delivery) = std::mem::replace(&mut owned.stage, Stage::Running) else { continue };
+            let Stage::Waiting(mut delivery) = std::mem::replace(&mut owned.stage, Stage::Running) else {
+                continue;
+            };
             if owned.extended_at.elapsed() + self.limits.handler_timeout > self.limits.ack_wait {
                 // The server may think that we are gone, and have given it to somebody else.
                 delivery.turn = Turn::Again;
@@ -391,15 +415,20 @@ impl Runtime {
     /// Stops: gives back at once what only waits, lets what runs end, for as long as it may.
     async fn drain(
         mut self,
-        mut arrived: mpsc::UnboundedReceiver<Arrival>,
+        mut arrived: mpsc::UnboundedReceiver<Pulled>,
         mut extend: tokio::time::Interval,
     ) -> anyhow::Result<()> {
         self.stopping.cancel();
         self.ready.clear();
-        while let Ok(arrival) = arrived.try_recv() {
-            self.admit(arrival);
+        while let Ok(pulled) = arrived.try_recv() {
+            self.hear(pulled);
         }
-        let waiting: Vec<_> = self.owned.iter().filter(|(_, o)| matches!(o.stage, Stage::Waiting(_))).map(|(id, _)| *id).collect();
+        let waiting: Vec<_> = self
+            .owned
+            .iter()
+            .filter(|(_, o)| matches!(o.stage, Stage::Waiting(_)))
+            .map(|(id, _)| *id)
+            .collect();
         let (given_back, running) = (waiting.len(), self.tasks.len());
         for id in waiting {
             self.settle(id, Verdict::Nak(Duration::ZERO));
@@ -427,7 +456,11 @@ impl Runtime {
             self.settle(id, Verdict::Nak(self.limits.retry_min));
         }
         tracing::info!(
-            consumer.name = self.processor.consumer.name, given_back, finished = running - abandoned, abandoned, "stopped",
+            consumer.name = self.processor.consumer.name,
+            given_back,
+            finished = running - abandoned,
+            abandoned,
+            "stopped",
         );
         Ok(())
     }

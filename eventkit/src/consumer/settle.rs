@@ -41,7 +41,11 @@ impl Verdict {
 /// Settles until the sender is gone. Acks are plain and pipelined; the last of each batch goes by request: a
 /// connection's messages are handled in order, so its answer vouches for the ones before. A lost ack costs a
 /// redelivery, which the idempotency set answers.
-pub(super) async fn settle_all(client: Client, consumer: String, mut settlements: mpsc::UnboundedReceiver<Settlement>) {
+pub(super) async fn settle_all(
+    client: Client,
+    consumer: String,
+    mut settlements: mpsc::UnboundedReceiver<Settlement>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while settlements.recv_many(&mut batch, BATCH).await > 0 {
         let last = batch.pop();
@@ -63,7 +67,8 @@ pub(super) async fn settle_all(client: Client, consumer: String, mut settlements
         batch.clear();
         metrics::counter!("eventkit_lost_acks_total", "consumer" => consumer.clone()).increment(1);
         tracing::warn!(
-            consumer.name = consumer, error = failure,
+            consumer.name = consumer,
+            error = failure,
             "acks were refused or lost: missing permission on $JS.ACK, or the connection broke; messages come again",
         );
     }

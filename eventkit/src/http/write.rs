@@ -24,7 +24,11 @@ pub struct RequestCause(pub Cause);
 
 impl RequestCause {
     /// The id of an entity that this request creates: a repeat with the same `Idempotency-Key` creates the same one.
-    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a derived id is a UUID: it cannot panic")]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "a derived id is a UUID: it cannot panic"
+    )]
     pub fn derive_entity_id(&self) -> EntityId {
         EntityId::new(self.0.derive("the entity created")).expect("a UUID is an identifier")
     }

@@ -1,0 +1,72 @@
+//! Both idempotency sets do what every one must; and what only the durable one can get wrong.
+
+use std::sync::Arc;
+
+use eventkit::inbox::{Claim, Inbox, InboxSettings, JetStreamInbox, Key, MemoryInbox, Turn};
+use eventkit::testing::{CONFORMANCE_LEASE, NatsServer, eventually, inbox_conformance};
+use futures::FutureExt;
+
+use crate::toy::SOON;
+
+#[tokio::test]
+async fn the_set_in_memory_conforms() {
+    let inbox = MemoryInbox::new(CONFORMANCE_LEASE);
+    inbox_conformance(move || {
+        let replica: Arc<dyn Inbox> = Arc::new(inbox.clone());
+        async move { replica }.boxed()
+    })
+    .await;
+}
+
+async fn open(client: &async_nats::Client) -> JetStreamInbox {
+    let settings = InboxSettings { lease: CONFORMANCE_LEASE, ..InboxSettings::default() };
+    JetStreamInbox::open(client.clone(), "test", settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_durable_set_conforms() {
+    let server = NatsServer::start().await;
+    let client = server.client().await;
+    inbox_conformance(move || {
+        let client = client.clone();
+        async move { Arc::new(open(&client).await) as Arc<dyn Inbox> }.boxed()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn marks_survive_a_server_that_is_killed_and_a_replica_that_missed_them() {
+    let mut server = NatsServer::start().await;
+    let (one, two) = (open(&server.client().await).await, open(&server.client().await).await);
+    for n in 0..500 {
+        one.done(Key::of_event(&format!("e-{n}"))).await.unwrap();
+    }
+    server.kill();
+    server.restart().await;
+    // The other replica may not have heard of all of them before; it must not grant any of them now.
+    for n in 0..500 {
+        let key = Key::of_event(&format!("e-{n}"));
+        let claim = eventually(SOON, || async { two.claim(key, Turn::First).await.ok() }).await;
+        assert_eq!(claim, Claim::Done, "event {n}");
+    }
+}
+
+#[tokio::test]
+async fn the_set_is_bounded() {
+    let server = NatsServer::start().await;
+    let settings = InboxSettings { max_marks: 10, ..InboxSettings::default() };
+    let inbox = JetStreamInbox::open(server.client().await, "test", settings).await.unwrap();
+    for n in 0..50 {
+        inbox.done(Key::of_event(&format!("e-{n}"))).await.unwrap();
+    }
+    eventually(SOON, || async { (inbox.len() <= 10).then_some(()) }).await;
+    assert_eq!(inbox.claim(Key::of_event("e-49"), Turn::First).await.unwrap(), Claim::Done);
+}
+
+#[tokio::test]
+async fn ids_that_differ_in_writing_are_different_events() {
+    let upper = Key::of_event("0190A000-0000-7000-8000-000000000000");
+    let lower = Key::of_event("0190a000-0000-7000-8000-000000000000");
+    assert_ne!(upper, lower);
+    assert_ne!(Key::of_event("evt-1"), Key::of_event("evt-2"));
+}

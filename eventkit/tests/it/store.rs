@@ -1,0 +1,212 @@
+//! The event store against a real server.
+
+use eventkit::testing::NatsServer;
+use eventkit::{Cause, EventLog, EventSet, ExecuteError, StoreError, provision};
+use futures::future::join_all;
+
+use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampRejection, cause, id};
+
+fn fit(lamp: &str) -> LampCommand {
+    LampCommand::Fit { lamp_id: id(lamp), watts: 60 }
+}
+
+fn light(lamp: &str, by: &str) -> LampCommand {
+    LampCommand::Light { lamp_id: id(lamp), by: by.to_owned() }
+}
+
+#[tokio::test]
+async fn a_decision_is_stored_under_its_version_and_read_back() {
+    let (_server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    let fitted = store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    assert_eq!((fitted.version, fitted.repeated), (1, false));
+    store.execute(&id("a"), &light("a", "ann"), &cause()).await.unwrap();
+    let loaded = store.load(&id("a")).await.unwrap();
+    assert_eq!((loaded.state, loaded.version), (Lamp { watts: 60, lit: 1 }, 2));
+    let kinds: Vec<_> =
+        store.history(&id("a")).await.unwrap().iter().map(|r| (r.event.kind().0, r.version)).collect();
+    assert_eq!(kinds, [("lamp.fitted", 1), ("lamp.lit", 2)]);
+    let read = log.read::<LampFitted>(&id("a"), 1).await.unwrap().unwrap();
+    assert_eq!(read.watts, 60);
+    assert!(log.read::<LampFitted>(&id("a"), 2).await.unwrap().is_none());
+    assert_eq!(store.load(&id("nobody")).await.unwrap().version, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_writes_nothing_and_already_so_writes_nothing() {
+    let (_server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    let refused = store.execute(&id("a"), &light("a", "ann"), &cause()).await;
+    assert!(matches!(refused, Err(ExecuteError::Rejected(LampRejection::NotFitted))));
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    let again = store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    assert_eq!((again.version, again.events.len(), again.repeated), (1, 0, false));
+    assert_eq!(store.history(&id("a")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_same_command_for_the_same_cause_is_carried_out_once_and_answers_as_at_first() {
+    let (_server, client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    let why = cause();
+    let first = store.execute(&id("a"), &light("a", "ann"), &why).await.unwrap();
+    store.execute(&id("a"), &light("a", "bob"), &cause()).await.unwrap();
+    // In the same process, and in another one that has nothing in memory.
+    for store in [store, EventLog::new(client, "/other").store::<Lamp>()] {
+        let again = store.execute(&id("a"), &light("a", "ann"), &why).await.unwrap();
+        assert!(again.repeated);
+        assert_eq!(
+            (again.version, again.sequence, again.events),
+            (first.version, first.sequence, first.events.clone())
+        );
+        assert_eq!(again.state.lit, 1, "the answer is that of then");
+        assert_eq!(store.history(&id("a")).await.unwrap().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_cause_used_for_two_commands_on_one_entity_is_an_error_unless_they_are_steps() {
+    let (_server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    let why = cause();
+    store.execute(&id("a"), &fit("a"), &why).await.unwrap();
+    let reused = store.execute(&id("a"), &light("a", "ann"), &why).await;
+    assert!(matches!(reused, Err(ExecuteError::Store(StoreError::CauseReused { .. }))), "{reused:?}");
+    store.execute(&id("a"), &light("a", "ann"), &why.step("light")).await.unwrap();
+}
+
+#[tokio::test]
+async fn concurrent_writers_lose_no_update_and_overdraw_nothing() {
+    let (server, _client, log) = toy::server().await;
+    log.store::<Lamp>().execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    // Four "processes" with four tasks each, each wanting ten of the hundred that there are.
+    let mut tasks = Vec::new();
+    for process in 0..4 {
+        let store = EventLog::new(server.client().await, format!("/p{process}")).store::<Lamp>();
+        for _ in 0..4 {
+            let store = store.clone();
+            tasks.push(tokio::spawn(async move {
+                let (mut done, mut refused) = (0, 0);
+                for _ in 0..10 {
+                    let below = LampCommand::LightBelow { lamp_id: id("a"), count: 100 };
+                    match store.execute(&id("a"), &below, &cause()).await {
+                        Ok(_) => done += 1,
+                        Err(ExecuteError::Rejected(LampRejection::WornOut)) => refused += 1,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                (done, refused)
+            }));
+        }
+    }
+    let (mut done, mut refused) = (0, 0);
+    for result in join_all(tasks).await {
+        let (d, r) = result.unwrap();
+        (done, refused) = (done + d, refused + r);
+    }
+    assert_eq!((done, refused), (100, 60));
+    assert_eq!(log.store::<Lamp>().load(&id("a")).await.unwrap().state.lit, 100);
+}
+
+#[tokio::test]
+async fn an_answer_that_writes_nothing_is_never_given_from_a_stale_memory() {
+    let (_server, client, log) = toy::server().await;
+    let (here, there) = (log.store::<Lamp>(), EventLog::new(client, "/other").store::<Lamp>());
+    here.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    let below = LampCommand::LightBelow { lamp_id: id("a"), count: 1 };
+    there.execute(&id("a"), &below, &cause()).await.unwrap();
+    let refused = here.execute(&id("a"), &below, &cause()).await;
+    assert!(matches!(refused, Err(ExecuteError::Rejected(LampRejection::WornOut))));
+    let wrong = here.execute_at(&id("a"), 1, &light("a", "ann"), &cause()).await;
+    assert!(matches!(wrong, Err(ExecuteError::VersionMismatch { expected: 1, actual: 2 })), "{wrong:?}");
+    here.execute_at(&id("a"), 2, &light("a", "ann"), &cause()).await.unwrap();
+}
+
+#[tokio::test]
+async fn half_of_a_two_event_decision_is_never_written() {
+    let (_server, client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    let both =
+        store.execute(&id("a"), &LampCommand::FitAndLight { lamp_id: id("a") }, &cause()).await.unwrap();
+    assert_eq!((both.version, both.events.len()), (2, 2));
+    // Somebody else holds version 2 of another lamp: the batch for versions 1 and 2 must leave no version 1.
+    let body = br#"{"specversion":"1.0","id":"x","type":"lamp.lit","source":"/x","time":"2026-01-01T00:00:00Z","data":{"lamp_id":"b","by":"x"}}"#;
+    let js = async_nats::jetstream::new(client);
+    js.publish("lamp.lit.b.2", body.as_slice().into()).await.unwrap().await.unwrap();
+    let broken = store.execute(&id("b"), &LampCommand::FitAndLight { lamp_id: id("b") }, &cause()).await;
+    assert!(
+        matches!(broken, Err(ExecuteError::Store(StoreError::Broken { expected: 1, found: 2, .. }))),
+        "{broken:?}"
+    );
+    assert!(log.read::<LampFitted>(&id("b"), 1).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_history_longer_than_one_read_is_read_whole() {
+    let (_server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    for _ in 0..1100 {
+        store.execute(&id("a"), &light("a", "ann"), &cause()).await.unwrap();
+    }
+    let loaded = log.store::<Lamp>().load(&id("a")).await.unwrap();
+    assert_eq!((loaded.version, loaded.state.lit), (1101, 1100));
+}
+
+#[tokio::test]
+async fn an_adopted_event_keeps_its_id_although_the_original_has_the_same_message_id() {
+    let (_server, client, log) = toy::server().await;
+    let js = async_nats::jetstream::new(client);
+    let body = r#"{"event_id":"e-1","event_type":"LampFitted","timestamp":"2024-01-01T00:00:00","version":1,"lamp_id":"a","power":"40 W"}"#;
+    let message =
+        async_nats::jetstream::message::PublishMessage::build().payload(body.into()).message_id("e-1");
+    js.send_publish("lamp.fitted", message).await.unwrap().await.unwrap();
+    let envelope = eventkit::Envelope::decode(body.as_bytes()).unwrap();
+    let LampEvent::Fitted(fitted) = LampEvent::decode(&envelope).unwrap() else { panic!("not fitted") };
+    let command = LampCommand::Fit { lamp_id: fitted.lamp_id, watts: fitted.watts };
+    let cause = Cause::adopting(&envelope.metadata().unwrap());
+    for repeated in [false, true] {
+        let executed = log.store::<Lamp>().execute(&id("a"), &command, &cause).await.unwrap();
+        assert_eq!((executed.version, executed.repeated), (1, repeated));
+    }
+    let read = log.read::<LampFitted>(&id("a"), 1).await.unwrap().unwrap();
+    assert_eq!((read.meta.id.as_str(), read.watts), ("e-1", 40));
+    assert_eq!(read.meta.time.to_rfc3339(), "2024-01-01T00:00:00+00:00");
+}
+
+#[tokio::test]
+async fn a_foreign_message_at_a_version_is_reported_as_corrupt() {
+    let (_server, client, log) = toy::server().await;
+    let js = async_nats::jetstream::new(client);
+    js.publish("lamp.fitted.a.1", "not an event".into()).await.unwrap().await.unwrap();
+    let corrupt = log.store::<Lamp>().load(&id("a")).await;
+    assert!(matches!(corrupt, Err(StoreError::Corrupt { sequence: 1, .. })), "{corrupt:?}");
+}
+
+#[tokio::test]
+async fn a_command_survives_a_server_that_is_away_for_a_moment() {
+    let mut server = NatsServer::start().await;
+    let client = server.client().await;
+    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let store = EventLog::new(client, "/test").store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    server.kill();
+    let lighting = tokio::spawn(async move {
+        store.execute(&id("a"), &light("a", "ann"), &cause()).await.map(|e| e.version)
+    });
+    server.restart().await;
+    assert_eq!(lighting.await.unwrap().unwrap(), 2);
+    let log = EventLog::new(server.client().await, "/test");
+    assert_eq!(log.store::<Lamp>().load(&id("a")).await.unwrap().state.lit, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_is_refused_with_its_reason() {
+    let (_server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    let large = store.execute(&id("a"), &light("a", &"x".repeat(300 * 1024)), &cause()).await;
+    assert!(matches!(large, Err(ExecuteError::Store(StoreError::TooLarge(_)))), "{large:?}");
+    assert_eq!(store.load(&id("a")).await.unwrap().version, 1);
+}
