@@ -1,0 +1,56 @@
+//! Payments that another producer made: recorded here once, as they are.
+
+use anyhow::anyhow;
+use common::order::{OrderPlaced, PaymentMethod};
+use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use eventkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded};
+
+use crate::cashier::rejected_for_good;
+use crate::payment::{Payment, PaymentCommand};
+
+/// Records other producers' payments. A payment for an order that the shop charges itself is refused; one for an order
+/// that is not known yet is taken, because the order may follow.
+#[derive(Debug, Clone)]
+pub struct PaymentAdopter {
+    log: EventLog,
+    payments: EventStore<Payment>,
+}
+
+impl PaymentAdopter {
+    /// An adopter that records on that log.
+    pub fn new(log: EventLog, payments: EventStore<Payment>) -> Self {
+        Self { log, payments }
+    }
+}
+
+impl Handler<PaymentProcessed> for PaymentAdopter {
+    async fn handle(&self, paid: Recorded<PaymentProcessed>) -> HandlerResult {
+        let order: Option<Recorded<OrderPlaced>> = self.log.read(&paid.order_id, 1).await?;
+        if order.is_some_and(|order| order.payment_method != PaymentMethod::External {}) {
+            return Err(HandlerError::reject(anyhow!(
+                "order {} is charged by the shop itself",
+                paid.order_id
+            )));
+        }
+        let payment_method = match &paid.payment_method {
+            outside @ PaymentMethodKind::External { .. } => outside.clone(),
+            // Whoever sends it can't make the shop give money back from its own accounts or cards.
+            own => PaymentMethodKind::External { method: own.label().to_owned() },
+        };
+        let record = PaymentCommand::Record(PaymentProcessed { payment_method, ..paid.event.clone() });
+        let adopted = self.payments.execute(&paid.payment_id, &record, &Cause::adopting(&paid.meta)).await;
+        rejected_for_good(adopted)?;
+
+        if paid.status == PaymentStatus::Success
+            && self.payments.load(&paid.order_id).await?.state.order_is_cancelled()
+        {
+            let cancel = PaymentCommand::Cancel {
+                payment_id: paid.payment_id.clone(),
+                order_id: paid.order_id.clone(),
+            };
+            let cause = paid.cause().step("give back");
+            rejected_for_good(self.payments.execute(&paid.payment_id, &cancel, &cause).await)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The cashier: takes the money for an order whose goods are reserved, and gives it back when the order is cancelled.
+//!
+//! Money moves before the payment is recorded, and the two can be torn apart: by a crash, or by the order being
+//! cancelled in between. Three things make that safe:
+//! - taking and giving back are idempotent by the payment's id, so every step may be repeated;
+//! - the payment is recorded under optimistic concurrency, so either the record or the cancellation comes first, and
+//!   whoever comes second sees it;
+//! - whoever finds money taken for a payment that did not succeed gives it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use common::order::{CardToken, OrderCancelled, OrderPlaced, PaymentMethod};
+use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::stock::StockReserved;
+use eventkit::{
+    Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, OrReject,
+    Recorded, View,
+};
+
+use crate::account::{Account, AccountCommand, AccountRejection};
+use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
+use crate::payment::{Payment, PaymentCommand, PaymentState};
+use crate::payment_list::PaymentList;
+
+/// How long the gateway may take to answer, unless said otherwise. Past it the outcome is unknown, and the same call
+/// is made again.
+const GATEWAY_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a cancellation waits for the list of payments to reach it.
+const LIST_WITHIN: Duration = Duration::from_secs(5);
+
+/// Reacts to reservations and cancellations.
+#[derive(Clone)]
+pub struct Cashier {
+    log: EventLog,
+    accounts: EventStore<Account>,
+    payments: EventStore<Payment>,
+    list: View<PaymentList>,
+    gateway: Arc<dyn PaymentGateway>,
+    gateway_answers_within: Duration,
+}
+
+impl Cashier {
+    /// A cashier at that gateway.
+    pub fn new(
+        log: EventLog,
+        accounts: EventStore<Account>,
+        payments: EventStore<Payment>,
+        list: View<PaymentList>,
+        gateway: Arc<dyn PaymentGateway>,
+    ) -> Self {
+        Self { log, accounts, payments, list, gateway, gateway_answers_within: GATEWAY_ANSWERS_WITHIN }
+    }
+
+    /// The same, with another limit on how long the gateway may take.
+    #[must_use]
+    pub fn gateway_answers_within(self, limit: Duration) -> Self {
+        Self { gateway_answers_within: limit, ..self }
+    }
+
+    async fn order(&self, order_id: &EntityId) -> anyhow::Result<Recorded<OrderPlaced>> {
+        // What was reserved or cancelled was placed before; if it can't be seen yet, it will be.
+        let order = self.log.read(order_id, 1).await?;
+        order.ok_or_else(|| anyhow!("order {order_id} can't be found on the log"))
+    }
+
+    /// Tries to take the money: how it went is what is to be recorded.
+    async fn take(&self, order: &OrderPlaced, cause: &Cause) -> anyhow::Result<Option<PaymentProcessed>> {
+        let result = |payment_method, status| PaymentProcessed {
+            payment_id: order.order_id.clone(),
+            order_id: order.order_id.clone(),
+            amount: order.total,
+            payment_method,
+            status,
+            failure: None,
+            reference: None,
+        };
+        match &order.payment_method {
+            PaymentMethod::External {} => Ok(None),
+            PaymentMethod::Account { account_id } => {
+                let method = PaymentMethodKind::Account { account_id: account_id.clone() };
+                let command = AccountCommand::Pay { payment_id: order.order_id.clone(), amount: order.total };
+                match self.accounts.execute(account_id, &command, cause).await {
+                    Ok(_) => Ok(Some(result(method, PaymentStatus::Success))),
+                    Err(ExecuteError::Rejected(reason)) => {
+                        let failure = Some(failure_code(&reason).to_owned());
+                        Ok(Some(PaymentProcessed { failure, ..result(method, PaymentStatus::Failed) }))
+                    }
+                    Err(failure) => Err(failure.into()),
+                }
+            }
+            PaymentMethod::Card { token } => Ok(Some(match self.charge(order, token).await? {
+                Charged::Approved { reference } => PaymentProcessed {
+                    reference: Some(reference),
+                    ..result(PaymentMethodKind::Card, PaymentStatus::Success)
+                },
+                Charged::Declined { code } => PaymentProcessed {
+                    failure: Some(code.to_owned()),
+                    ..result(PaymentMethodKind::Card, PaymentStatus::Failed)
+                },
+            })),
+        }
+    }
+
+    async fn charge(&self, order: &OrderPlaced, token: &CardToken) -> Result<Charged, GatewayError> {
+        let (payment_id, token) = (order.order_id.clone(), token.clone());
+        let charge = Charge { payment_id, amount: order.total, token };
+        let answer = tokio::time::timeout(self.gateway_answers_within, self.gateway.charge(&charge)).await;
+        answer.map_err(|_| GatewayError::TimedOut)?
+    }
+
+    /// Gives back whatever was taken for an order; nothing if nothing was. May be repeated.
+    async fn give_back(&self, order: &OrderPlaced, cause: &Cause) -> HandlerResult {
+        let payment_id = order.order_id.clone();
+        match &order.payment_method {
+            PaymentMethod::External {} => {}
+            PaymentMethod::Account { account_id } => {
+                let cause = cause.clone().step("give back");
+                let given =
+                    self.accounts.execute(account_id, &AccountCommand::GiveBack { payment_id }, &cause).await;
+                rejected_for_good(given)?;
+            }
+            PaymentMethod::Card { .. } => {
+                let answer =
+                    tokio::time::timeout(self.gateway_answers_within, self.gateway.refund(&payment_id)).await;
+                answer.map_err(|_| GatewayError::TimedOut)??;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Handler<StockReserved> for Cashier {
+    async fn handle(&self, reserved: Recorded<StockReserved>) -> HandlerResult {
+        let (order_id, cause) = (&reserved.order_id, reserved.cause());
+        let order = self.order(order_id).await?;
+        let mut payment = self.payments.load(order_id).await?.state;
+        if payment.state().is_none() {
+            let Some(result) = self.take(&order, &cause).await? else { return Ok(()) };
+            match self.payments.execute(order_id, &PaymentCommand::Record(result), &cause).await {
+                Ok(_) => return Ok(()),
+                // Cancelled in the meantime, or decided by another attempt.
+                Err(ExecuteError::Rejected(_)) => payment = self.payments.load(order_id).await?.state,
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        match payment.state() {
+            Some(PaymentState::Success) => Ok(()),
+            _ => self.give_back(&order, &cause).await,
+        }
+    }
+}
+
+impl Handler<OrderCancelled> for Cashier {
+    async fn handle(&self, cancelled: Recorded<OrderCancelled>) -> HandlerResult {
+        let (order_id, cause) = (&cancelled.order_id, cancelled.cause());
+        let cancel = |payment_id: &EntityId| PaymentCommand::Cancel {
+            payment_id: payment_id.clone(),
+            order_id: order_id.clone(),
+        };
+        let own = rejected_for_good(self.payments.execute(order_id, &cancel(order_id), &cause).await)?;
+        if own.state.state() != Some(PaymentState::Failed) {
+            self.give_back(&self.order(order_id).await?.event, &cause).await?;
+        }
+        // From here on whoever records a payment for this order sees the cancellation. What was recorded before is on
+        // the list.
+        self.list.at_least(own.sequence, LIST_WITHIN).await?;
+        for payment_id in self.list.read(|list| list.taken_for(order_id)) {
+            if payment_id != *order_id {
+                rejected_for_good(self.payments.execute(&payment_id, &cancel(&payment_id), &cause).await)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A refusal by the rules will be the same next time; everything else is worth a retry.
+pub(crate) fn rejected_for_good<T, R>(executed: Result<T, ExecuteError<R>>) -> Result<T, HandlerError>
+where
+    R: std::error::Error + Send + Sync + 'static,
+{
+    match executed {
+        Ok(done) => Ok(done),
+        Err(ExecuteError::Rejected(reason)) => Err(reason).or_reject(),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn failure_code(reason: &AccountRejection) -> &'static str {
+    match reason {
+        AccountRejection::NotOpen => "account_not_open",
+        AccountRejection::InsufficientFunds { .. } => "insufficient_funds",
+        AccountRejection::CurrencyMismatch { .. } => "currency_mismatch",
+        AccountRejection::NotPositive
+        | AccountRejection::TooLarge
+        | AccountRejection::AlreadyOpen
+        | AccountRejection::Owner
+        | AccountRejection::NegativeBalance => "invalid_amount",
+    }
+}

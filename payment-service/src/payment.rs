@@ -1,0 +1,263 @@
+//! The rules of a payment: it happens once, and what was taken for a cancelled order is given back.
+//!
+//! The payment whose id is the order's is also where the cancellation of that order is remembered: once it is
+//! voided or refunded, whatever else is taken for the order is given back ([`Payment::order_is_cancelled`]).
+
+use common::payment::{
+    PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus, PaymentVoided,
+};
+use eventkit::{Aggregate, EntityId};
+
+/// A payment, as the sum of its events.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Payment {
+    order_id: Option<EntityId>,
+    processed: Option<PaymentProcessed>,
+    refunded: bool,
+    voided: bool,
+}
+
+/// What can be asked of a payment.
+#[derive(Debug, Clone)]
+pub enum PaymentCommand {
+    /// Record how it went.
+    Record(PaymentProcessed),
+    /// Its order is cancelled: give it back if it was taken, and take nothing later if not.
+    Cancel {
+        /// The payment.
+        payment_id: EntityId,
+        /// Its order.
+        order_id: EntityId,
+    },
+}
+
+/// Why a payment says no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PaymentRejection {
+    /// The order was cancelled before.
+    #[error("the order was cancelled: nothing may be taken for it")]
+    Voided,
+    /// It went otherwise, as recorded before.
+    #[error("another result is recorded for this payment")]
+    AlreadyRecorded,
+    /// Money is taken or not, but not less than nothing.
+    #[error("the amount of a payment must not be negative")]
+    NegativeAmount,
+}
+
+/// Where a payment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaymentState {
+    /// The money was taken.
+    Success,
+    /// Nothing was taken.
+    Failed,
+    /// The money was taken and given back.
+    Refunded,
+    /// Nothing was taken, and nothing will be.
+    Voided,
+}
+
+impl Payment {
+    /// Where it stands; `None` if nothing happened to it yet.
+    pub fn state(&self) -> Option<PaymentState> {
+        match &self.processed {
+            Some(_) if self.refunded => Some(PaymentState::Refunded),
+            Some(processed) if processed.status == PaymentStatus::Success => Some(PaymentState::Success),
+            Some(_) => Some(PaymentState::Failed),
+            None if self.voided => Some(PaymentState::Voided),
+            None => None,
+        }
+    }
+
+    /// What it is for; `None` if nothing happened to it yet.
+    pub fn order_id(&self) -> Option<&EntityId> {
+        self.order_id.as_ref()
+    }
+
+    /// How it went, if it was tried.
+    pub fn processed(&self) -> Option<&PaymentProcessed> {
+        self.processed.as_ref()
+    }
+
+    /// Whether this payment knows that its order is cancelled.
+    pub fn order_is_cancelled(&self) -> bool {
+        self.voided || self.refunded
+    }
+}
+
+impl Aggregate for Payment {
+    const ENTITY: &'static str = "payment";
+    type Event = PaymentEvent;
+    type Command = PaymentCommand;
+    type Rejection = PaymentRejection;
+
+    fn decide(&self, command: &PaymentCommand) -> Result<Vec<PaymentEvent>, PaymentRejection> {
+        match command {
+            PaymentCommand::Record(payment) => match &self.processed {
+                Some(recorded) if recorded == payment => Ok(vec![]),
+                Some(_) => Err(PaymentRejection::AlreadyRecorded),
+                None if payment.amount.minor() < 0 => Err(PaymentRejection::NegativeAmount),
+                // Taken outside, whatever is known here: it is recorded, so that it can be given back.
+                None if self.voided && !is_external(payment) => Err(PaymentRejection::Voided),
+                None => Ok(vec![payment.clone().into()]),
+            },
+            PaymentCommand::Cancel { payment_id, order_id } => {
+                let (payment_id, order_id) = (payment_id.clone(), order_id.clone());
+                match &self.processed {
+                    Some(taken) if taken.status == PaymentStatus::Success && !self.refunded => {
+                        Ok(vec![PaymentRefunded { payment_id, order_id, amount: taken.amount }.into()])
+                    }
+                    // One of ours was the only one. Another producer may still try again under another id.
+                    Some(failed) if failed.status == PaymentStatus::Failed && !is_external(failed) => {
+                        Ok(vec![])
+                    }
+                    Some(_) | None if self.order_is_cancelled() => Ok(vec![]),
+                    Some(_) | None => Ok(vec![PaymentVoided { payment_id, order_id }.into()]),
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, event: &PaymentEvent) {
+        let order_id = match event {
+            PaymentEvent::Processed(processed) => {
+                self.processed = Some(processed.clone());
+                &processed.order_id
+            }
+            PaymentEvent::Refunded(refunded) => {
+                self.refunded = true;
+                &refunded.order_id
+            }
+            PaymentEvent::Voided(voided) => {
+                self.voided = true;
+                &voided.order_id
+            }
+        };
+        self.order_id = Some(order_id.clone());
+    }
+}
+
+fn is_external(payment: &PaymentProcessed) -> bool {
+    matches!(payment.payment_method, PaymentMethodKind::External { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::money::{Currency, Money};
+    use eventkit::testing::given;
+    use proptest::prelude::*;
+
+    fn id(text: &str) -> EntityId {
+        EntityId::new(text).unwrap()
+    }
+
+    fn processed(status: PaymentStatus, payment_method: PaymentMethodKind) -> PaymentProcessed {
+        PaymentProcessed {
+            payment_id: id("o-1"),
+            order_id: id("o-1"),
+            amount: Money::new(500, Currency::USD).unwrap(),
+            payment_method,
+            status,
+            failure: None,
+            reference: None,
+        }
+    }
+
+    fn card(status: PaymentStatus) -> PaymentProcessed {
+        processed(status, PaymentMethodKind::Card)
+    }
+
+    fn outside(status: PaymentStatus) -> PaymentProcessed {
+        processed(status, PaymentMethodKind::External { method: "credit_card".to_owned() })
+    }
+
+    fn cancel() -> PaymentCommand {
+        PaymentCommand::Cancel { payment_id: id("o-1"), order_id: id("o-1") }
+    }
+
+    fn voided() -> PaymentEvent {
+        PaymentVoided { payment_id: id("o-1"), order_id: id("o-1") }.into()
+    }
+
+    fn refunded() -> PaymentEvent {
+        let amount = Money::new(500, Currency::USD).unwrap();
+        PaymentRefunded { payment_id: id("o-1"), order_id: id("o-1"), amount }.into()
+    }
+
+    use PaymentStatus::{Failed, Success};
+
+    #[test]
+    fn a_payment_is_recorded_once() {
+        let record = PaymentCommand::Record(card(Success));
+        given::<Payment>([]).when(&record).then([card(Success).into()]);
+        given::<Payment>([card(Success).into()]).when(&record).then_nothing();
+        given::<Payment>([card(Failed).into()])
+            .when(&record)
+            .then_rejected(PaymentRejection::AlreadyRecorded);
+    }
+
+    #[test]
+    fn an_order_cancelled_before_it_was_charged_is_never_charged() {
+        given::<Payment>([]).when(&cancel()).then([voided()]);
+        given::<Payment>([voided()]).when(&cancel()).then_nothing();
+        given::<Payment>([voided()])
+            .when(&PaymentCommand::Record(card(Success)))
+            .then_rejected(PaymentRejection::Voided);
+    }
+
+    #[test]
+    fn what_was_taken_for_a_cancelled_order_is_given_back_once() {
+        given::<Payment>([card(Success).into()]).when(&cancel()).then([refunded()]);
+        given::<Payment>([card(Success).into(), refunded()]).when(&cancel()).then_nothing();
+    }
+
+    #[test]
+    fn a_failed_payment_leaves_nothing_to_give_back() {
+        given::<Payment>([card(Failed).into()]).when(&cancel()).then_nothing();
+    }
+
+    #[test]
+    fn a_cancellation_is_remembered_for_what_is_taken_outside_later() {
+        given::<Payment>([outside(Failed).into()]).when(&cancel()).then([voided()]);
+        given::<Payment>([outside(Failed).into(), voided()]).when(&cancel()).then_nothing();
+        given::<Payment>([voided()])
+            .when(&PaymentCommand::Record(outside(Success)))
+            .then([outside(Success).into()]);
+        given::<Payment>([voided(), outside(Success).into()]).when(&cancel()).then([refunded()]);
+    }
+
+    #[test]
+    fn a_payment_of_less_than_nothing_is_refused() {
+        let negative =
+            PaymentProcessed { amount: Money::new(-1, Currency::USD).unwrap(), ..outside(Success) };
+        given::<Payment>([])
+            .when(&PaymentCommand::Record(negative))
+            .then_rejected(PaymentRejection::NegativeAmount);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cancelled_order_keeps_no_money(choices in proptest::collection::vec(0_u8..5, 0..20)) {
+            let (mut payment, mut log) = (Payment::default(), Vec::new());
+            let commands = choices.iter().map(|choice| match choice {
+                0 => PaymentCommand::Record(card(Success)),
+                1 => PaymentCommand::Record(card(Failed)),
+                2 => PaymentCommand::Record(outside(Success)),
+                3 => PaymentCommand::Record(outside(Failed)),
+                _ => cancel(),
+            });
+            for command in commands.chain([cancel()]) {
+                for event in payment.decide(&command).unwrap_or_default() {
+                    payment.apply(&event);
+                    log.push(event);
+                }
+            }
+            let taken = log.iter().filter(|e| matches!(e, PaymentEvent::Processed(p) if p.status == Success)).count();
+            let given_back = log.iter().filter(|e| matches!(e, PaymentEvent::Refunded(_))).count();
+            prop_assert_eq!(taken, given_back);
+            prop_assert!(taken <= 1);
+        }
+    }
+}
