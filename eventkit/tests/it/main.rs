@@ -8,6 +8,7 @@
     reason = "in a test every surprise is a failure, also in the functions that tests share"
 )]
 
+mod consumer;
 mod follow;
 mod http;
 mod inbox;
