@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::account::{AccountEvent, AccountOpened, MoneyDeposited, MoneyWithdrawn};
-use common::money::{Currency, Money, MoneyError};
+use common::money::{Currency, Money};
 use eventkit::{Aggregate, EntityId};
 
 /// An account, as the sum of its events.
@@ -152,13 +152,6 @@ impl Ledger {
         }
         Ok(())
     }
-
-    /// The rules have made sure that the sum is possible; an account that is not in order stays as it is.
-    fn set(&mut self, balance: Result<Money, MoneyError>) {
-        if let Ok(balance) = balance {
-            self.balance = balance;
-        }
-    }
 }
 
 impl Aggregate for Account {
@@ -212,7 +205,8 @@ impl Aggregate for Account {
             }
             AccountEvent::Deposited(deposited) => {
                 if let Some(ledger) = &mut self.ledger {
-                    ledger.set(ledger.balance.plus(deposited.amount));
+                    // The rules have made sure that the sum is possible.
+                    ledger.balance = ledger.balance.plus(deposited.amount).unwrap_or(ledger.balance);
                 }
                 if let Some(taken) =
                     deposited.refund_of.as_ref().and_then(|payment| self.taken.get_mut(payment))
@@ -222,7 +216,7 @@ impl Aggregate for Account {
             }
             AccountEvent::Withdrawn(withdrawn) => {
                 if let Some(ledger) = &mut self.ledger {
-                    ledger.set(ledger.balance.minus(withdrawn.amount));
+                    ledger.balance = ledger.balance.minus(withdrawn.amount).unwrap_or(ledger.balance);
                 }
                 if let Some(payment_id) = &withdrawn.payment_id {
                     self.taken

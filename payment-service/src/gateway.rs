@@ -100,14 +100,13 @@ impl PaymentGateway for SimulatedGateway {
             let calls_before = self.calls_before(&charge.payment_id);
             let declined = |code| Ok(Charged::Declined { code });
             match charge.token.0.as_str() {
-                "tok_success" | "tok_visa" | "tok_mastercard" => {}
                 "tok_declined" => return declined("card_declined"),
                 "tok_insufficient_funds" => return declined("card_insufficient_funds"),
                 "tok_expired" => return declined("card_expired"),
                 "tok_timeout" if calls_before == 0 => std::future::pending().await,
                 "tok_outage" if calls_before < 2 => return Err(GatewayError::Unavailable),
-                "tok_timeout" | "tok_outage" => {}
                 "tok_down" => return Err(GatewayError::Unavailable),
+                "tok_success" | "tok_visa" | "tok_mastercard" | "tok_timeout" | "tok_outage" => {}
                 _ => return declined("invalid_card_token"),
             }
             Ok(Charged::Approved { reference: format!("sim-{}", charge.payment_id) })

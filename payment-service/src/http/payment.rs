@@ -15,7 +15,9 @@ use crate::payment::{Payment, PaymentState};
 /// A payment as a client sees it.
 #[derive(Debug, Serialize)]
 pub(super) struct PaymentBody {
+    /// Under the name that every entity's has, and under the one that events use.
     id: EntityId,
+    payment_id: EntityId,
     #[serde(skip_serializing_if = "Option::is_none")]
     order_id: Option<EntityId>,
     status: &'static str,
@@ -51,7 +53,14 @@ impl PaymentBody {
             failure: processed.failure.clone(),
             reference: processed.reference.clone(),
         });
-        Some(Self { id: id.clone(), order_id: payment.order_id().cloned(), status, tried, version })
+        Some(Self {
+            id: id.clone(),
+            payment_id: id.clone(),
+            order_id: payment.order_id().cloned(),
+            status,
+            tried,
+            version,
+        })
     }
 }
 

@@ -1,0 +1,51 @@
+//! Orders and shipments that another producer reports: recorded here once, under their own event ids.
+
+use anyhow::Context;
+use common::order::{OrderPlaced, OrderShipped, PaymentMethod};
+use eventkit::{Cause, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded};
+
+use crate::order::{Order, OrderCommand, OrderRejection};
+
+/// Records other producers' orders and shipments.
+#[derive(Debug, Clone)]
+pub struct OrderAdopter {
+    orders: EventStore<Order>,
+}
+
+impl OrderAdopter {
+    /// An adopter of these orders.
+    pub fn new(orders: EventStore<Order>) -> Self {
+        Self { orders }
+    }
+}
+
+impl Handler<OrderPlaced> for OrderAdopter {
+    async fn handle(&self, placed: Recorded<OrderPlaced>) -> HandlerResult {
+        // Whatever it says, an order from outside is paid outside: nothing here is charged for it.
+        let order = OrderPlaced { payment_method: PaymentMethod::External {}, ..placed.event.clone() };
+        let cause = Cause::adopting(&placed.meta);
+        match self.orders.execute(&placed.order_id, &OrderCommand::Place(order), &cause).await {
+            Ok(_) => Ok(()),
+            Err(ExecuteError::Rejected(reason)) => Err(HandlerError::reject(reason)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+}
+
+impl Handler<OrderShipped> for OrderAdopter {
+    async fn handle(&self, shipped: Recorded<OrderShipped>) -> HandlerResult {
+        let command = OrderCommand::Ship {
+            carrier: shipped.carrier.clone(),
+            tracking_number: shipped.tracking_number.clone(),
+        };
+        match self.orders.execute(&shipped.order_id, &command, &Cause::adopting(&shipped.meta)).await {
+            Ok(_) => Ok(()),
+            // The order or its payment may still be on its way.
+            Err(ExecuteError::Rejected(early @ (OrderRejection::NotConfirmed | OrderRejection::Unknown))) => {
+                Err(early).context("a shipment came before its order was confirmed")?
+            }
+            Err(ExecuteError::Rejected(reason)) => Err(HandlerError::reject(reason)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+}
