@@ -15,4 +15,5 @@ pub use ports::{PortLease, Ports};
 mod system;
 pub use system::{Ended, Options, System};
 pub mod check;
+pub mod new_consumer;
 pub mod up;

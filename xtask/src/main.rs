@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::new_consumer::{self, NewConsumer};
 use xtask::up::Place;
 use xtask::{Workspace, check, up};
 
@@ -25,6 +26,8 @@ enum Command {
     },
     /// Run everything that CI runs: formatting, lints, documentation, dependencies, tests
     Check,
+    /// Write a consumer crate and add it to the workspace, to `up` and to docker-compose.yml
+    NewConsumer(NewConsumer),
 }
 
 #[tokio::main]
@@ -45,5 +48,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(place) => up::up(&workspace, place).await,
         Command::Test { only } => check::test(&workspace, &only),
         Command::Check => check::check(&workspace),
+        Command::NewConsumer(wanted) => new_consumer::new_consumer(&workspace, &wanted).map(drop),
     }
 }

@@ -22,6 +22,10 @@ const MONITORING_OFFSET: u16 = 23;
 const BLOCK: u16 = 25;
 
 impl Ports {
+    /// The fixed ports that services may have. From 22 above the start on, NATS is in the way (see
+    /// [`Ports::from_base`]).
+    pub const SERVICES: std::ops::Range<u16> = SERVICES_FROM..SERVICES_FROM + NATS_OFFSET;
+
     /// The fixed ports: 8081 and on, NATS on 4222.
     pub const FIXED: Self = Self { base: None };
 

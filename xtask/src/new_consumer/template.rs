@@ -1,0 +1,179 @@
+//! What a new consumer consists of: its manifest, a `main.rs` that wires, one file with its handlers, its container.
+
+use std::fmt::Write as _;
+
+use eventkit::EventSpec;
+
+use super::{Plan, type_of};
+
+pub(super) fn manifest(plan: &Plan) -> String {
+    format!(
+        r#"[package]
+name = "{}"
+description = "Listens to {}"
+version.workspace = true
+edition.workspace = true
+rust-version.workspace = true
+license.workspace = true
+publish.workspace = true
+
+[lints]
+workspace = true
+
+[dependencies]
+anyhow.workspace = true
+common.workspace = true
+eventkit.workspace = true
+tokio.workspace = true
+tracing.workspace = true
+
+[dev-dependencies]
+eventkit = {{ workspace = true, features = ["testing"] }}
+"#,
+        plan.package,
+        listed(&plan.events)
+    )
+}
+
+pub(super) fn main(plan: &Plan) -> String {
+    let Plan { package, module, handler, port, events } = plan;
+    let on: Vec<_> = events.iter().map(|event| format!(".on::<{}>({handler})", type_of(event))).collect();
+    let on = on.concat();
+    format!(
+        r#"//! Listens to {listed}. What it does with them is in `{module}.rs`.
+
+mod {module};
+
+{imports}use eventkit::{{Consumer, NoSettings, Service}};
+
+use crate::{module}::{handler};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {{
+    let about = eventkit::about!(port = {port});
+    let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
+    service.consume(Consumer::new("{package}"){on});
+    service.run().await
+}}
+"#,
+        listed = listed(events),
+        imports = imports(events),
+    )
+}
+
+pub(super) fn handler(plan: &Plan) -> String {
+    let Plan { handler, events, .. } = plan;
+    let mut file = format!(
+        r"//! What happens with {listed}.
+
+{imports}use eventkit::{{Event, Handler, HandlerResult, Recorded}};
+use tracing::info;
+
+/// Handles the events. What it works with (a client, a store) belongs into its fields.
+///
+/// `?` on an error means: try again later. `.or_reject()?` means: this will never work, give it to the dead letters. An
+/// event may come twice, so an effect outside needs a key of its own: `event.meta.id`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct {handler};
+",
+        listed = listed(events),
+        imports = imports(events),
+    );
+    for event in events {
+        file += &implementation(handler, event);
+    }
+    file += &tests(handler, events);
+    file
+}
+
+/// One `impl Handler`.
+fn implementation(handler: &str, event: &EventSpec) -> String {
+    let (event_type, rust_type) = (event.event_type, type_of(event));
+    format!(
+        r#"
+impl Handler<{rust_type}> for {handler} {{
+    async fn handle(&self, event: Recorded<{rust_type}>) -> HandlerResult {{
+        info!(event.id = %event.meta.id, entity.id = %event.entity_id(), "{event_type}");
+        Ok(())
+    }}
+}}
+"#
+    )
+}
+
+fn tests(handler: &str, events: &[EventSpec]) -> String {
+    let mut tests = String::from(
+        "\n#[cfg(test)]\nmod tests {\n    use eventkit::testing::recorded;\n\n    use super::*;\n",
+    );
+    for event in events {
+        let (event_type, rust_type) = (event.event_type, type_of(event));
+        let name = event_type.replace(['.', '-'], "_");
+        // Writing to a string cannot fail.
+        let _ = write!(
+            tests,
+            r#"
+    #[tokio::test]
+    async fn {name}_is_handled() {{
+        let event = recorded::<{rust_type}>(include_str!("../../common/tests/golden/{event_type}.v{version}.json"));
+        {handler}.handle(event).await.unwrap();
+    }}
+"#,
+            version = event.version
+        );
+    }
+    tests + "}\n"
+}
+
+pub(super) fn container(plan: &Plan) -> String {
+    let Plan { package, port, .. } = plan;
+    format!(
+        r#"  {package}:
+    <<: *service
+    image: shop/{package}
+    build: {{ context: ., args: {{ BIN: {package} }} }}
+    environment: {{ NATS_URL: "nats://nats:4222" }}
+    volumes: ["{package}:/data"]
+    ports: ["127.0.0.1:{port}:{port}"]
+"#
+    )
+}
+
+pub(super) fn next_steps(plan: &Plan) -> String {
+    let Plan { package, module, port, .. } = plan;
+    format!(
+        "{package} listens to {} and answers on port {port}.\n\n  \
+         its work    {package}/src/{module}.rs\n  \
+         its test    cargo test -p {package}\n  \
+         run it      cargo xtask up, or docker compose up --build",
+        listed(&plan.events)
+    )
+}
+
+/// `order.placed, order.shipped and payment.processed`.
+fn listed(events: &[EventSpec]) -> String {
+    let names: Vec<_> = events.iter().map(|event| event.event_type).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, first)) => format!("{} and {last}", first.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// One `use` for each event, sorted as rustfmt sorts them.
+fn imports(events: &[EventSpec]) -> String {
+    let mut modules = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for event in events {
+        let (module, name) = event.rust_type.rsplit_once("::").unwrap_or(("common", event.rust_type));
+        modules.entry(module).or_default().push(name);
+    }
+    modules
+        .into_iter()
+        .map(|(module, mut names)| {
+            names.sort_unstable();
+            match names.as_slice() {
+                [one] => format!("use {module}::{one};\n"),
+                names => format!("use {module}::{{{}}};\n", names.join(", ")),
+            }
+        })
+        .collect()
+}
