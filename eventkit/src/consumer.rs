@@ -312,10 +312,10 @@ impl Processor {
         let grant = match self.inbox.claim(key, delivery.turn).await {
             Ok(Claim::Granted(grant)) => grant,
             Ok(Claim::Done) => return Disposition::Ack,
-            Ok(Claim::Held) => return self.wait_for(delivery, self.consumer.limits.claim_lease / 5),
+            Ok(Claim::Held) => return wait_for(delivery, self.consumer.limits.claim_lease / 5),
             Err(error) => {
                 tracing::warn!(%error, "cannot claim an event; trying again");
-                return self.wait_for(delivery, self.consumer.limits.retry_min);
+                return wait_for(delivery, self.consumer.limits.retry_min);
             }
         };
         let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at);
@@ -327,7 +327,7 @@ impl Processor {
                 Ok(()) => Disposition::Ack,
                 Err(error) => {
                     tracing::warn!(%error, "handled, but not marked; trying again");
-                    self.wait_for(delivery, self.consumer.limits.retry_min)
+                    wait_for(delivery, self.consumer.limits.retry_min)
                 }
             },
             Err(HandlerError::Reject(error)) => {
@@ -399,10 +399,6 @@ impl Processor {
         Disposition::Retry { after, first_failed_at: Some(first_failed_at) }
     }
 
-    fn wait_for(&self, delivery: &Delivery, after: Duration) -> Disposition {
-        Disposition::Retry { after: jittered(after), first_failed_at: delivery.first_failed_at }
-    }
-
     /// Exponential, capped, shortened at random by up to half.
     fn delay(&self, attempt: u32) -> Duration {
         let Limits { retry_min, retry_max, .. } = self.consumer.limits;
@@ -443,6 +439,11 @@ impl Processor {
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         Disposition::DeadLetter(GivenUp { key, class, errors, attempts, first_failed_at })
     }
+}
+
+/// Not now, and not because the event failed.
+fn wait_for(delivery: &Delivery, after: Duration) -> Disposition {
+    Disposition::Retry { after: jittered(after), first_failed_at: delivery.first_failed_at }
 }
 
 fn jittered(delay: Duration) -> Duration {

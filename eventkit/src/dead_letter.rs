@@ -115,15 +115,15 @@ impl DeadLetter {
 
     /// Reads a message of the stream `DLQ`, on any of its subjects.
     pub fn decode(headers: &HeaderMap, payload: Bytes) -> Result<Self, NotADeadLetter> {
-        let text = |name: &str| {
-            headers
-                .get(name)
-                .map(|value| value.as_str())
-                .ok_or_else(|| NotADeadLetter(format!("no header {name}")))
-        };
         fn parse<T: FromStr<Err: fmt::Display>>(name: &str, text: &str) -> Result<T, NotADeadLetter> {
             text.parse().map_err(|error| NotADeadLetter(format!("header {name}: {error}")))
         }
+        let text = |name: &str| {
+            headers
+                .get(name)
+                .map(async_nats::HeaderValue::as_str)
+                .ok_or_else(|| NotADeadLetter(format!("no header {name}")))
+        };
         Ok(Self {
             consumer: text(CONSUMER)?.to_owned(),
             class: text(CLASS)?.parse()?,

@@ -105,10 +105,25 @@ impl Follower {
     /// away is logged and waited for. May be dropped and called again (in a `select!`) without losing anything.
     pub async fn next(&mut self) -> Followed {
         loop {
+            self.opened().await;
             match self.try_next().await {
                 Ok(followed) => {
                     self.failures = 0;
                     return followed;
+                }
+                Err(error) => self.pause_after(&error).await,
+            }
+        }
+    }
+
+    /// Waits until the stream is being followed. [`Follower::next`] does this by itself; a caller that drops its waits
+    /// often calls this first, outside its `select!`, so that opening is not begun anew each time.
+    pub async fn opened(&mut self) {
+        while self.source.is_none() {
+            match self.open().await {
+                Ok(source) => {
+                    self.source = Some(source);
+                    self.told_caught_up = false;
                 }
                 Err(error) => self.pause_after(&error).await,
             }
@@ -134,11 +149,7 @@ impl Follower {
     }
 
     async fn try_next(&mut self) -> anyhow::Result<Followed> {
-        if self.source.is_none() {
-            self.source = Some(self.open().await?);
-            self.told_caught_up = false;
-        }
-        let Some(source) = &mut self.source else { anyhow::bail!("no source") };
+        let source = self.source.as_mut().context("not opened")?;
         if source.pending == 0 && !self.told_caught_up {
             self.told_caught_up = true;
             return Ok(Followed::CaughtUp);

@@ -1,38 +1,78 @@
-//! Events, aggregates and consumers on NATS JetStream. (see below)
+//! Events, aggregates and consumers on NATS JetStream.
+//!
+//! The event log is one JetStream stream. An aggregate's decision is appended to it under optimistic concurrency, and that
+//! write is the publication: there is no outbox and no second write. Consumers read the log through durables, handle
+//! each event with one effect, and give up on what cannot be handled without losing it.
+//!
+//! This page is the whole public API, in the order in which to read it. The one function to read is
+//! `Consumer::process` in `consumer.rs`: the life of one delivery. The kit knows JetStream and has never heard of
+//! an order; `ARCHITECTURE.md` tells the rest.
+
+// What an event is: declared once, stored in a CloudEvents envelope, under a computed subject.
+
 mod id;
 pub use id::{EntityId, EventId, InvalidId};
+
 mod event;
-pub mod subject;
 pub use event::{Cause, Event, EventSet, Metadata, Recorded, UpcastError};
+
 mod envelope;
 pub use envelope::{CONTENT_TYPE, DecodeError, Envelope};
+
+pub mod subject;
+
 mod catalog;
 pub use catalog::{Catalog, EventSpec};
+
+// Writing: aggregates decide, the event store appends; a publisher is for events that stand for themselves.
+
 mod aggregate;
 pub use aggregate::Aggregate;
-mod handler;
-pub use handler::{Handler, HandlerError, HandlerResult, OrReject};
-mod log;
-pub use log::{EventLog, StoreError};
-mod publisher;
-pub use publisher::{PublishError, Publisher, Receipt, RequestError};
+
 mod store;
 pub use store::{EventStore, ExecuteError, Executed, Loaded};
+
+mod publisher;
+pub use publisher::{PublishError, Publisher, Receipt, RequestError};
+
+mod log;
+pub use log::{EventLog, StoreError};
+
+// Reacting: handlers return, the consumer settles; what cannot be handled is a dead letter.
+
+mod handler;
+pub use handler::{Handler, HandlerError, HandlerResult, OrReject};
+
 mod consumer;
 pub use consumer::{Consumer, OrderBy};
-mod dead_letter;
+
 pub mod inbox;
+
+mod dead_letter;
 pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
-mod health;
-pub mod provision;
-#[cfg(feature = "testing")]
-pub mod testing;
-pub use health::{Check, CheckHandle, Health, HealthReport};
+
+// Reading: views follow the log.
+
 mod follow;
 pub use follow::{Followed, FollowedMessage, Follower};
+
 mod view;
 pub use view::{Behind, Projection, View};
-pub mod http;
+
+// Running: a binary from its command line to its last acknowledged message.
+
 mod service;
-pub use serde_json;
 pub use service::{NoSettings, Secret, Service, ServiceInfo};
+
+mod health;
+pub use health::{Check, CheckHandle, Health, HealthReport};
+
+pub mod http;
+
+pub mod provision;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+#[doc(hidden)] // for the macros
+pub use serde_json;

@@ -1,5 +1,6 @@
 //! The event log: one JetStream stream, written with awaited acknowledgements and read by direct gets.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,12 @@ impl EventLog {
     ) -> Result<Option<Recorded<E>>, StoreError> {
         let subject = subject::event(E::TYPE, id, version);
         let Some(stored) = self.get_last(&subject).await? else { return Ok(None) };
-        stored.decode(|envelope| envelope.event::<E>()).map(Some)
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method is not general over the lifetime"
+        )]
+        let recorded = stored.decode(|envelope| envelope.event::<E>())?;
+        Ok(Some(recorded))
     }
 
     /// The last message on a subject, by one direct get (ADR-31).
@@ -341,8 +347,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn unavailable(reason: impl ToString) -> Self {
-        Self::Unavailable(reason.to_string())
+    pub(crate) fn unavailable(reason: impl fmt::Display) -> Self {
+        Self::Unavailable(format!("{reason}"))
     }
 
     fn answered(status: u16, answer: &async_nats::Message) -> Self {

@@ -2,6 +2,7 @@
 //!
 //! An aggregate's events are published by being stored: see [`crate::EventStore::execute`].
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,8 +147,8 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    fn unavailable(reason: impl ToString) -> Self {
-        Self::Unavailable(reason.to_string())
+    fn unavailable(reason: impl fmt::Display) -> Self {
+        Self::Unavailable(format!("{reason}"))
     }
 }
 

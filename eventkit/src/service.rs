@@ -272,7 +272,6 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("info", &self.info)
-            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

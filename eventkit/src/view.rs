@@ -15,8 +15,8 @@ use crate::log::Stored;
 use crate::subject::{EVENTS, of_type};
 use crate::{EventSet, Recorded, StoreError};
 
-/// How often a reader that waits for a position has the view look how far it is.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// How often a reader that waits for a position has the view look how far the log goes.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a view knows. Named by what a reader sees: `OrderSummaries`.
 pub trait Projection: Default + Send + Sync + 'static {
@@ -92,9 +92,10 @@ impl<P: Projection> View<P> {
                 if *watermark.borrow_and_update() >= sequence {
                     return;
                 }
-                self.inner.wanted.notify_one();
-                // Looked at again and again, because the event may be one that this view does not follow.
-                let _moved = tokio::time::timeout(LOOK_AGAIN, watermark.changed()).await;
+                // Most often it is on its way. If not, it may be an event that this view does not follow.
+                if tokio::time::timeout(LOOK_AGAIN, watermark.changed()).await.is_err() {
+                    self.inner.wanted.notify_one();
+                }
             }
         };
         let in_time = tokio::time::timeout(wait, reached).await;
@@ -131,6 +132,7 @@ async fn keep<P: Projection>(inner: Arc<Inner<P>>, client: Client, check: CheckH
     let mut follower = Follower::new(client, EVENTS, filters, 1);
     let position = gauge!("view_watermark", "view" => name);
     loop {
+        follower.opened().await;
         let followed = tokio::select! {
             followed = follower.next() => followed,
             () = inner.wanted.notified() => {

@@ -40,16 +40,15 @@ impl Consumer {
         self.limits.check().with_context(|| format!("consumer {}", self.name))?;
         ensure!(!self.filters().is_empty(), "consumer {} handles nothing", self.name);
         let js = async_nats::jetstream::new(client.clone());
-        let inbox = match self.inbox.take() {
-            Some(inbox) => inbox,
-            None => {
-                let settings = InboxSettings {
-                    lease: self.limits.claim_lease,
-                    replicas: self.inbox_replicas,
-                    ..InboxSettings::default()
-                };
-                Arc::new(JetStreamInbox::open(client.clone(), &self.name, settings).await?)
-            }
+        let inbox = if let Some(inbox) = self.inbox.take() {
+            inbox
+        } else {
+            let settings = InboxSettings {
+                lease: self.limits.claim_lease,
+                replicas: self.inbox_replicas,
+                ..InboxSettings::default()
+            };
+            Arc::new(JetStreamInbox::open(client.clone(), &self.name, settings).await?)
         };
         let (pulled, arrived) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(self.limits.window + 1));

@@ -54,7 +54,7 @@ impl Default for InboxSettings {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(25),
-            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_age: Duration::from_hours(7 * 24),
             max_marks: 1_000_000,
             replicas: 1,
         }
@@ -175,7 +175,8 @@ fn stream_config(consumer: &str, settings: &InboxSettings) -> Config {
 /// An attempt, as it stands in the stream.
 #[derive(Debug, Serialize, Deserialize)]
 struct Attempt {
-    attempt: u32,
+    #[serde(rename = "attempt")]
+    number: u32,
     /// It came to an end: it failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     finished: bool,
@@ -210,7 +211,7 @@ impl Shared {
         };
         let first_failed_at = earlier.and_then(|claim| claim.first_failed_at);
         let written = self
-            .write_attempt(key, &Attempt { attempt, finished: false, first_failed_at }, Some(after))
+            .write_attempt(key, &Attempt { number: attempt, finished: false, first_failed_at }, Some(after))
             .await;
         let sequence = match written {
             Ok(sequence) => sequence,
@@ -233,7 +234,7 @@ impl Shared {
         attempt: u32,
         first_failed_at: DateTime<Utc>,
     ) -> Result<(), InboxError> {
-        let attempt = Attempt { attempt, finished: true, first_failed_at: Some(first_failed_at) };
+        let attempt = Attempt { number: attempt, finished: true, first_failed_at: Some(first_failed_at) };
         let sequence = self
             .write_attempt(key, &attempt, None)
             .await
@@ -415,7 +416,7 @@ impl Set {
         }
         let seen = SeenClaim {
             sequence: message.sequence,
-            attempt: attempt.attempt,
+            attempt: attempt.number,
             finished: attempt.finished,
             until: message.time + self.lease,
             first_failed_at: attempt.first_failed_at,

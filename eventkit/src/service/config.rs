@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -42,9 +43,10 @@ pub(crate) struct CommonSettings {
         env = "NATS_URL",
         value_name = "URLS",
         default_value = "nats://127.0.0.1:4222",
-        value_delimiter = ','
+        value_delimiter = ',',
+        hide_env_values = true
     )]
-    pub(crate) nats_url: Vec<async_nats::ServerAddr>,
+    pub(crate) nats_url: Vec<NatsUrl>,
 
     /// Name to log in with
     #[arg(long, env = "NATS_USER", value_name = "NAME", requires = "nats_password")]
@@ -110,6 +112,30 @@ pub(crate) enum LogFormat {
     Json,
     /// For people
     Text,
+}
+
+/// Where one NATS server is. It may contain a password, so its `Debug` shows only host and port.
+#[derive(Clone)]
+pub(crate) struct NatsUrl(pub(crate) async_nats::ServerAddr);
+
+impl FromStr for NatsUrl {
+    type Err = std::io::Error;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        url.parse().map(Self)
+    }
+}
+
+impl fmt::Display for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.host(), self.0.port())
+    }
+}
+
+impl fmt::Debug for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// A value that must not be seen: its `Debug` shows nothing of it.
@@ -203,8 +229,9 @@ mod tests {
 
     #[test]
     fn a_password_is_never_printed() {
-        let settings = parse(&["--nats-user", "u", "--nats-password", "hunter2"]).unwrap();
-        assert!(!format!("{settings:?}").contains("hunter2"));
+        let url = "nats://someone:hunter3@a:4222";
+        let settings = parse(&["--nats-url", url, "--nats-user", "u", "--nats-password", "hunter2"]).unwrap();
+        assert!(!format!("{settings:?}").contains("hunter"), "{settings:?}");
         assert_eq!(settings.nats_password.unwrap().reveal(), "hunter2");
     }
 }

@@ -55,7 +55,9 @@ async fn options(settings: &CommonSettings, info: ServiceInfo) -> anyhow::Result
         .request_timeout(Some(Duration::from_secs(5)))
         .client_capacity(4096)
         .reconnect_delay_callback(delay);
-    if let (Some(user), Some(password)) = (&settings.nats_user, &settings.nats_password) {
+    // A deployment's template may leave them empty.
+    let user = settings.nats_user.as_ref().filter(|user| !user.is_empty());
+    if let (Some(user), Some(password)) = (user, &settings.nats_password) {
         options = options.user_and_password(user.clone(), password.reveal().to_owned());
     }
     if let Some(file) = &settings.nats_nkey_seed_file {
@@ -72,12 +74,11 @@ async fn options(settings: &CommonSettings, info: ServiceInfo) -> anyhow::Result
 }
 
 async fn patiently(options: &ConnectOptions, settings: &CommonSettings) -> Client {
-    let servers: Vec<String> =
-        settings.nats_url.iter().map(|url| format!("{}:{}", url.host(), url.port())).collect();
-    let servers = servers.join(",");
+    let servers = settings.nats_url.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let addresses: Vec<_> = settings.nats_url.iter().map(|url| url.0.clone()).collect();
     let mut attempt = 0;
     loop {
-        match options.clone().connect(settings.nats_url.as_slice()).await {
+        match options.clone().connect(addresses.as_slice()).await {
             Ok(client) => {
                 info!(
                     nats.servers = servers,

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::info;
 
-use crate::health::Health;
+use crate::health::{CheckHandle, Health};
 use crate::http::{self, Problem};
 use crate::view::{Projection, View};
 
@@ -43,6 +43,8 @@ struct Site {
     metrics: PrometheusHandle,
     /// The routes of the service, once it runs.
     routes: OnceLock<Router>,
+    /// Not ready until there are routes.
+    check: CheckHandle,
     /// What must have happened before the routes give true answers.
     waiting: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
@@ -57,7 +59,8 @@ impl HttpServer {
             TcpListener::bind(addr).await.with_context(|| format!("listening on {addr} (HTTP_ADDR)"))?;
         let addr = listener.local_addr()?;
         info!(http.addr = %addr, "http listening");
-        let site = Site { health, metrics, routes: OnceLock::new(), waiting: Mutex::default() };
+        let check = health.check("http");
+        let site = Site { check, health, metrics, routes: OnceLock::new(), waiting: Mutex::default() };
         Ok(Self { addr, listener: Arc::new(Mutex::new(Some(listener))), site: Arc::new(site) })
     }
 
@@ -98,6 +101,7 @@ impl HttpServer {
         tokio::spawn(async move {
             futures::future::join_all(waiting).await;
             let _again = site.routes.set(routes);
+            site.check.set_ready(true, "serving");
         });
     }
 }
@@ -127,9 +131,8 @@ async fn live(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
 
 async fn ready(State(site): State<Arc<Site>>) -> Response {
     let report = site.health.report();
-    let running = site.routes.get().is_some();
-    let status = if report.ready && running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(crate::health::HealthReport { ready: report.ready && running, ..report })).into_response()
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Response {

@@ -13,6 +13,7 @@ mod follow;
 mod http;
 mod inbox;
 mod provision;
+mod publisher;
 mod store;
 mod toy;
 mod view;

@@ -106,9 +106,14 @@ async fn a_view_outlives_its_server_and_sees_each_event_once() {
     let view = View::<Usage>::follow(client);
     view.caught_up().await;
     server.kill();
+    let impatient = tokio::spawn({
+        let view = view.clone();
+        async move { view.at_least(2, SOON).await }
+    });
     server.restart().await;
     let log = EventLog::new(server.client().await, "/test");
     let sequence = light(&log, "a").await;
     view.at_least(sequence, SOON).await.unwrap();
+    impatient.await.unwrap().unwrap();
     assert_eq!(view.read(|usage| usage.sequences.clone()), [1, sequence]);
 }
