@@ -385,7 +385,9 @@ mod tests {
                 prop_assert!(balance >= 0);
             }
             let mut replayed = Account::default();
-            log.iter().for_each(|event| replayed.apply(event));
+            for event in &log {
+                replayed.apply(event);
+            }
             prop_assert_eq!(replayed, account);
         }
     }

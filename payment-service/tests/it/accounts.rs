@@ -1,0 +1,173 @@
+//! The routes: accounts and payments.
+
+use axum::body::Body;
+use axum::http::Request;
+use eventkit::Handler;
+use serde_json::{Value, json};
+
+use crate::till::{Till, account};
+
+const OPEN: &str = r#"{"type":"OpenAccount","owner":"Alice","initial_balance":1000.0}"#;
+
+#[tokio::test]
+async fn an_account_is_opened_filled_and_drawn_from() {
+    let till = Till::start().await;
+    let opened = till.post("/accounts/acc-001", OPEN).await;
+    assert_eq!(opened.status, 201);
+    assert_eq!(opened.headers["etag"], "\"1\"");
+    assert_eq!(till.post("/accounts/acc-001", r#"{"type":"Deposit","amount":500.0}"#).await.status, 200);
+    let withdrawn = till.post("/accounts/acc-001", r#"{"type":"Withdraw","amount":200.0}"#).await;
+    assert_eq!((withdrawn.status.as_u16(), &withdrawn.headers["etag"]), (200, &"\"3\"".parse().unwrap()));
+
+    let shown = till.get("/accounts/acc-001").await.body;
+    assert_eq!(
+        shown,
+        json!({"id": "acc-001", "owner": "Alice", "balance": 1300.0, "currency": "USD", "version": 3})
+    );
+    assert_eq!(shown, withdrawn.body);
+
+    let history = till.get("/accounts/acc-001/events").await.body;
+    let without_metadata: Vec<Value> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .cloned()
+        .map(|mut entry| {
+            let metadata = entry.as_object_mut().unwrap().remove("metadata").unwrap();
+            assert!(
+                metadata["version"].is_u64() && metadata["sequence"].is_u64() && metadata["id"].is_string()
+            );
+            entry
+        })
+        .collect();
+    assert_eq!(
+        without_metadata,
+        [
+            json!({"type": "AccountOpened", "owner": "Alice", "initial_balance": 1000.0, "currency": "USD"}),
+            json!({"type": "MoneyDeposited", "amount": 500.0, "currency": "USD"}),
+            json!({"type": "MoneyWithdrawn", "amount": 200.0, "currency": "USD"}),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_the_rules_refuse_is_a_problem_and_writes_nothing() {
+    let till = Till::start().await;
+    till.post("/accounts/a", r#"{"type":"Deposit","amount":1}"#).await.is_problem(409, "account-not-open");
+    till.get("/accounts/a").await.is_problem(404, "not-found");
+    till.get("/accounts/a/events").await.is_problem(404, "not-found");
+    till.post("/accounts/a", OPEN).await;
+    for (body, status, slug) in [
+        (OPEN, 409, "account-already-open"),
+        (r#"{"type":"Withdraw","amount":1000.01}"#, 409, "insufficient-funds"),
+        (r#"{"type":"Withdraw","amount":0}"#, 422, "amount-not-positive"),
+        (r#"{"type":"Deposit","amount":-5}"#, 422, "amount-not-positive"),
+        (r#"{"type":"Deposit","amount":0.001}"#, 422, "too-many-decimals"),
+        (r#"{"type":"Deposit","amount":0.1000000000000000055}"#, 422, "too-many-decimals"),
+        (r#"{"type":"Deposit","amount":1e20}"#, 422, "invalid-amount"),
+        (r#"{"type":"Deposit","amount":1,"currency":"EUR"}"#, 422, "currency-mismatch"),
+    ] {
+        let refused = till.post("/accounts/a", body).await;
+        refused.is_problem(status, slug);
+    }
+    let title =
+        till.post("/accounts/a", r#"{"type":"Withdraw","amount":1000.01}"#).await.body["title"].clone();
+    assert_eq!(title, "Insufficient funds");
+    assert_eq!(till.get("/accounts/a").await.body["version"], 1);
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_a_client_error() {
+    let till = Till::start().await;
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "1",
+        "{}",
+        r#"{"type":"Steal","amount":1}"#,
+        r#"{"type":"OpenAccount","owner":"Alice"}"#,
+        r#"{"type":"OpenAccount","owner":"","initial_balance":1}"#,
+        r#"{"type":"OpenAccount","owner":"Alice","initial_balance":-1}"#,
+        r#"{"type":"OpenAccount","owner":"Alice","initial_balance":1,"vip":true}"#,
+        r#"{"type":"OpenAccount","owner":"Alice","initial_balance":1,"currency":"EURO"}"#,
+        r#"{"type":"OpenAccount","owner":"Alice","initial_balance":"many"}"#,
+        r#"{"type":"OpenAccount","owner":7,"initial_balance":1}"#,
+        r#"{"type":"Deposit","amount":null}"#,
+        r#"{"type":"Deposit","amount":1e30}"#,
+        r#"{"type":"Deposit","amount":1,"owner":"Alice"}"#,
+    ] {
+        let answer = till.post("/accounts/a", body).await;
+        assert!(answer.status.is_client_error(), "{body} was answered {}", answer.status);
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{body}");
+    }
+    for path in ["/accounts/a.b", "/accounts/a%20b", &format!("/accounts/{}", "x".repeat(65))] {
+        assert!(till.post(path, OPEN).await.status.is_client_error(), "{path}");
+        assert!(till.get(path).await.status.is_client_error(), "{path}");
+    }
+    till.get("/accounts/a").await.is_problem(404, "not-found");
+}
+
+#[tokio::test]
+async fn an_amount_may_be_a_string_and_is_read_to_the_last_digit() {
+    let till = Till::start().await;
+    let open = r#"{"type":"OpenAccount","owner":"A","initial_balance":"999999999999.99","currency":"EUR"}"#;
+    till.post("/accounts/a", open).await;
+    let drawn = till.post("/accounts/a", r#"{"type":"Withdraw","amount":0.01}"#).await;
+    assert_eq!(
+        (&drawn.body["balance"], &drawn.body["currency"]),
+        (&json!(999_999_999_999.98), &json!("EUR"))
+    );
+    let yen = r#"{"type":"OpenAccount","owner":"A","initial_balance":1000.0,"currency":"JPY"}"#;
+    assert_eq!(till.post("/accounts/y", yen).await.body["balance"], json!(1000));
+    till.post("/accounts/y", r#"{"type":"Deposit","amount":0.5}"#).await.is_problem(422, "too-many-decimals");
+}
+
+#[tokio::test]
+async fn a_repeated_request_has_no_second_effect() {
+    let till = Till::start().await;
+    till.post("/accounts/a", OPEN).await;
+    let deposit = || {
+        let request = Request::post("/accounts/a").header("idempotency-key", "k-1");
+        request.body(Body::from(r#"{"type":"Deposit","amount":500}"#)).unwrap()
+    };
+    let first = till.ask(deposit()).await;
+    till.post("/accounts/a", r#"{"type":"Deposit","amount":1}"#).await;
+    let again = till.ask(deposit()).await;
+    assert_eq!((first.status, &first.body), (again.status, &again.body));
+    assert_eq!(first.headers["etag"], again.headers["etag"]);
+    assert_eq!(till.get("/accounts/a").await.body["balance"], json!(1501.0));
+}
+
+#[tokio::test]
+async fn a_write_may_insist_on_a_version() {
+    let till = Till::start().await;
+    till.post("/accounts/a", OPEN).await;
+    let deposit = |tag: &str| {
+        let request = Request::post("/accounts/a").header("if-match", tag);
+        request.body(Body::from(r#"{"type":"Deposit","amount":1}"#)).unwrap()
+    };
+    assert_eq!(till.ask(deposit("\"1\"")).await.status, 200);
+    till.ask(deposit("\"1\"")).await.is_problem(412, "version-mismatch");
+    assert_eq!(till.get("/accounts/a").await.body["version"], 2);
+}
+
+#[tokio::test]
+async fn payments_are_listed_by_order_as_soon_as_they_are_asked_for() {
+    let till = Till::start().await;
+    till.open("acc", 10_000).await;
+    for order in ["o-1", "o-2"] {
+        till.place(order, account("acc")).await;
+        till.cashier.handle(till.reserve(order).await).await.unwrap();
+    }
+    let shown = till.get("/payments/o-2").await;
+    assert_eq!((&shown.body["status"], &shown.body["amount"]), (&json!("SUCCESS"), &json!(30.0)));
+    assert_eq!(shown.body["payment_method"], json!({"type": "account", "account_id": "acc"}));
+    let sequence = shown.headers["event-sequence"].to_str().unwrap().to_owned();
+    let listed = till.get(&format!("/payments?order_id=o-2&min_sequence={sequence}")).await.body;
+    assert_eq!((&listed["total"], &listed["items"][0]), (&json!(1), &shown.body));
+    assert_eq!(till.get(&format!("/payments?min_sequence={sequence}")).await.body["total"], json!(2));
+    assert_eq!(till.get("/payments?order_id=o-3").await.body["total"], json!(0));
+    till.get("/payments/o-3").await.is_problem(404, "not-found");
+}

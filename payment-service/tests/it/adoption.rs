@@ -1,0 +1,114 @@
+//! Payments that another producer made.
+
+use chrono::Utc;
+use common::order::PaymentMethod;
+use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use eventkit::{Event, EventId, Handler, HandlerError, Metadata, Recorded};
+use payment_service::payment::PaymentState;
+
+use crate::till::{Till, account, id, usd};
+
+fn paid(payment: &str, order: &str, status: PaymentStatus) -> Recorded<PaymentProcessed> {
+    let event_id = EventId::generate();
+    Recorded {
+        event: PaymentProcessed {
+            payment_id: id(payment),
+            order_id: id(order),
+            amount: usd(3000),
+            payment_method: PaymentMethodKind::External { method: "credit_card".to_owned() },
+            status,
+            failure: None,
+            reference: None,
+        },
+        meta: Metadata {
+            correlation_id: event_id.clone(),
+            id: event_id,
+            source: String::new(),
+            event_type: PaymentProcessed::TYPE.to_owned(),
+            time: Utc::now(),
+            data_version: 1,
+            causation_id: None,
+            user_id: None,
+            priority: None,
+        },
+        version: 0,
+        sequence: 1,
+    }
+}
+
+#[tokio::test]
+async fn a_payment_from_outside_is_recorded_once_under_its_own_event_id() {
+    let till = Till::start().await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    let payment = paid("p-1", "o-1", PaymentStatus::Success);
+    for _ in 0..2 {
+        till.adopter.handle(payment.clone()).await.unwrap();
+    }
+    let history = till.payments.history(&id("p-1")).await.unwrap();
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].meta.id, payment.meta.id);
+    assert_eq!(till.state("p-1").await, Some(PaymentState::Success));
+}
+
+#[tokio::test]
+async fn a_payment_may_come_before_its_order() {
+    let till = Till::start().await;
+    till.adopter.handle(paid("p-1", "o-later", PaymentStatus::Success)).await.unwrap();
+    assert_eq!(till.state("p-1").await, Some(PaymentState::Success));
+}
+
+#[tokio::test]
+async fn nobody_outside_pays_for_an_order_that_the_shop_charges() {
+    let till = Till::start().await;
+    till.place("o-1", account("acc")).await;
+    let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentStatus::Success)).await;
+    assert!(matches!(outcome, Err(HandlerError::Reject(_))), "{outcome:?}");
+    assert_eq!(till.state("p-1").await, None);
+}
+
+#[tokio::test]
+async fn nobody_outside_makes_the_shop_refund_an_account() {
+    let till = Till::start().await;
+    till.open("acc", 100).await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    let mut payment = paid("p-1", "o-1", PaymentStatus::Success);
+    payment.event.payment_method = PaymentMethodKind::Account { account_id: id("acc") };
+    till.adopter.handle(payment).await.unwrap();
+    till.cashier.handle(till.cancel("o-1").await).await.unwrap();
+    assert_eq!(till.balance("acc").await, 100);
+    assert_eq!(till.state("p-1").await, Some(PaymentState::Refunded));
+}
+
+#[tokio::test]
+async fn another_result_under_the_same_payment_is_refused() {
+    let till = Till::start().await;
+    till.adopter.handle(paid("p-1", "o-1", PaymentStatus::Failed)).await.unwrap();
+    let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentStatus::Success)).await;
+    assert!(matches!(outcome, Err(HandlerError::Reject(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn every_payment_from_outside_is_refunded_when_its_order_is_cancelled_whichever_comes_first() {
+    let till = Till::start().await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    till.adopter.handle(paid("p-before", "o-1", PaymentStatus::Success)).await.unwrap();
+    till.adopter.handle(paid("p-failed", "o-1", PaymentStatus::Failed)).await.unwrap();
+    till.cashier.handle(till.cancel("o-1").await).await.unwrap();
+    till.adopter.handle(paid("p-after", "o-1", PaymentStatus::Success)).await.unwrap();
+    // The payment that carries the order's own id is where the cancellation is remembered.
+    till.adopter.handle(paid("o-1", "o-1", PaymentStatus::Success)).await.unwrap();
+    for payment in ["p-before", "p-after", "o-1"] {
+        assert_eq!(till.state(payment).await, Some(PaymentState::Refunded), "{payment}");
+    }
+    assert_eq!(till.state("p-failed").await, Some(PaymentState::Failed));
+}
+
+#[tokio::test]
+async fn a_failed_payment_under_the_orders_id_does_not_hide_the_cancellation() {
+    let till = Till::start().await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    till.adopter.handle(paid("o-1", "o-1", PaymentStatus::Failed)).await.unwrap();
+    till.cashier.handle(till.cancel("o-1").await).await.unwrap();
+    till.adopter.handle(paid("p-2", "o-1", PaymentStatus::Success)).await.unwrap();
+    assert_eq!(till.state("p-2").await, Some(PaymentState::Refunded));
+}

@@ -1,0 +1,232 @@
+//! A payment service on a nats-server of its own, without sockets; and the shop around it, played by the test.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use common::money::{Currency, Money};
+use common::order::{
+    CancelReason, CardToken, OrderCancelled, OrderEvent, OrderItem, OrderPlaced, PaymentMethod,
+};
+use common::stock::{StockEvent, StockReserved};
+use eventkit::testing::NatsServer;
+use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, Recorded, View};
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use payment_service::account::{Account, AccountCommand};
+use payment_service::adopter::PaymentAdopter;
+use payment_service::cashier::Cashier;
+use payment_service::gateway::{Charge, Charged, GatewayError, PaymentGateway};
+use payment_service::http::Api;
+use payment_service::payment::{Payment, PaymentState};
+use payment_service::payment_list::PaymentList;
+use serde_json::Value;
+use tower::ServiceExt;
+
+pub(crate) fn id(text: &str) -> EntityId {
+    EntityId::new(text).unwrap()
+}
+
+pub(crate) fn usd(minor: i64) -> Money {
+    Money::new(minor, Currency::USD).unwrap()
+}
+
+pub(crate) fn account(account: &str) -> PaymentMethod {
+    PaymentMethod::Account { account_id: id(account) }
+}
+
+pub(crate) fn card(token: &str) -> PaymentMethod {
+    PaymentMethod::Card { token: CardToken(token.to_owned()) }
+}
+
+pub(crate) fn fresh() -> Cause {
+    Cause::request(EventId::generate())
+}
+
+pub(crate) struct Till {
+    _server: NatsServer,
+    pub(crate) client: async_nats::Client,
+    pub(crate) log: EventLog,
+    pub(crate) accounts: EventStore<Account>,
+    pub(crate) payments: EventStore<Payment>,
+    pub(crate) gateway: Arc<Bank>,
+    pub(crate) cashier: Cashier,
+    pub(crate) adopter: PaymentAdopter,
+    routes: Router,
+}
+
+impl Till {
+    pub(crate) async fn start() -> Self {
+        let server = NatsServer::start().await;
+        let client = server.client().await;
+        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        let log = EventLog::new(client.clone(), "/payment-service");
+        let (accounts, payments) = (log.store::<Account>(), log.store::<Payment>());
+        let list: View<PaymentList> = View::follow(client.clone());
+        let gateway = Arc::new(Bank::default());
+        let at: Arc<dyn PaymentGateway> = gateway.clone();
+        let cashier = Cashier::new(log.clone(), accounts.clone(), payments.clone(), list.clone(), at)
+            .gateway_answers_within(Duration::from_millis(200));
+        let adopter = PaymentAdopter::new(log.clone(), payments.clone());
+        let routes = Api::new(accounts.clone(), payments.clone(), list).routes();
+        let routes = eventkit::http::complete(routes);
+        Self { _server: server, client, log, accounts, payments, gateway, cashier, adopter, routes }
+    }
+
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
+        let answer = self.routes.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Posts a body as it is written, so that a test decides about every digit.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        self.ask(Request::post(path).body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    pub(crate) async fn open(&self, account: &str, minor: i64) {
+        let account_id = id(account);
+        let command = AccountCommand::Open {
+            account_id: account_id.clone(),
+            owner: "Alice".to_owned(),
+            initial_balance: usd(minor),
+        };
+        self.accounts.execute(&account_id, &command, &fresh()).await.unwrap();
+    }
+
+    pub(crate) async fn balance(&self, account: &str) -> i64 {
+        self.accounts.load(&id(account)).await.unwrap().state.ledger().unwrap().balance.minor()
+    }
+
+    pub(crate) async fn state(&self, payment: &str) -> Option<PaymentState> {
+        self.payments.load(&id(payment)).await.unwrap().state.state()
+    }
+
+    /// An order over 30.00 USD is placed.
+    pub(crate) async fn place(&self, order: &str, payment_method: PaymentMethod) {
+        let item = OrderItem {
+            product_id: id("lamp"),
+            product_name: "Lamp".to_owned(),
+            quantity: 3,
+            unit_price: usd(1000),
+        };
+        let placed = OrderPlaced {
+            order_id: id(order),
+            customer_id: id("c"),
+            customer_email: None,
+            items: vec![item],
+            total: usd(3000),
+            payment_method,
+        };
+        self.log.store::<AnyOrder>().execute(&id(order), &placed.into(), &fresh()).await.unwrap();
+    }
+
+    pub(crate) async fn reserve(&self, order: &str) -> Recorded<StockReserved> {
+        let reserved = StockReserved { warehouse: id("main"), order_id: id(order), lines: vec![] };
+        let stock = self.log.store::<AnyStock>();
+        stock.execute(&id("main"), &reserved.clone().into(), &fresh()).await.unwrap();
+        stock.history(&id("main")).await.unwrap().pop().unwrap().map(|_| reserved)
+    }
+
+    pub(crate) async fn cancel(&self, order: &str) -> Recorded<OrderCancelled> {
+        let cancelled = OrderCancelled { order_id: id(order), reason: CancelReason::Requested, detail: None };
+        let orders = self.log.store::<AnyOrder>();
+        orders.execute(&id(order), &cancelled.clone().into(), &fresh()).await.unwrap();
+        orders.history(&id(order)).await.unwrap().pop().unwrap().map(|_| cancelled)
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// Expects a problem of that type.
+    #[track_caller]
+    pub(crate) fn is_problem(&self, status: u16, slug: &str) {
+        assert_eq!(
+            (self.status.as_u16(), &self.body["type"]),
+            (status, &format!("urn:problem:{slug}").into())
+        );
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+    }
+}
+
+macro_rules! records_anything {
+    ($name:ident, $entity:literal, $event:ty) => {
+        /// Another service's entity, as far as this one is concerned: events with versions.
+        #[derive(Default, Clone)]
+        struct $name;
+
+        impl Aggregate for $name {
+            const ENTITY: &'static str = $entity;
+            type Event = $event;
+            type Command = $event;
+            type Rejection = std::convert::Infallible;
+
+            fn decide(&self, event: &$event) -> Result<Vec<$event>, Self::Rejection> {
+                Ok(vec![event.clone()])
+            }
+
+            fn apply(&mut self, _: &$event) {}
+        }
+    };
+}
+records_anything!(AnyOrder, "order", OrderEvent);
+records_anything!(AnyStock, "stock", StockEvent);
+
+/// A gateway that keeps books, and lets a test do something between the taking and the answer.
+#[derive(Default)]
+pub(crate) struct Bank {
+    /// What is taken and not given back.
+    taken: Mutex<BTreeMap<EntityId, Money>>,
+    calls: Mutex<Vec<String>>,
+    after_taking: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl Bank {
+    pub(crate) fn taken(&self) -> Vec<(String, i64)> {
+        self.taken.lock().unwrap().iter().map(|(id, money)| (id.to_string(), money.minor())).collect()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub(crate) fn after_taking(&self, this: impl Future<Output = ()> + Send + 'static) {
+        *self.after_taking.lock().unwrap() = Some(Box::pin(this));
+    }
+}
+
+impl PaymentGateway for Bank {
+    fn charge<'a>(&'a self, charge: &'a Charge) -> BoxFuture<'a, Result<Charged, GatewayError>> {
+        Box::pin(async move {
+            self.calls.lock().unwrap().push(format!("charge {}", charge.payment_id));
+            if charge.token.0 == "tok_declined" {
+                return Ok(Charged::Declined { code: "card_declined" });
+            }
+            self.taken.lock().unwrap().insert(charge.payment_id.clone(), charge.amount);
+            let meanwhile = self.after_taking.lock().unwrap().take();
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await;
+            }
+            Ok(Charged::Approved { reference: "ref".to_owned() })
+        })
+    }
+
+    fn refund<'a>(&'a self, payment_id: &'a EntityId) -> BoxFuture<'a, Result<(), GatewayError>> {
+        self.calls.lock().unwrap().push(format!("refund {payment_id}"));
+        self.taken.lock().unwrap().remove(payment_id);
+        Box::pin(async { Ok(()) })
+    }
+}
