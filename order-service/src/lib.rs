@@ -11,3 +11,21 @@ pub mod order_list;
 pub mod saga;
 pub mod user;
 pub mod user_list;
+
+use common::order::{OrderPlaced, OrderShipped};
+use common::payment::PaymentProcessed;
+use common::stock::StockRejected;
+use eventkit::{Consumer, OrderBy};
+
+/// The service's one consumer. Its name is the durable's: renaming it handles the whole log again.
+pub fn consumer(saga: saga::OrderSaga, adopter: adopter::OrderAdopter) -> Consumer {
+    Consumer::new("order-service")
+        .on::<PaymentProcessed>(saga.clone())
+        .on::<StockRejected>(saga)
+        .adopt::<OrderPlaced>(adopter.clone())
+        .adopt::<OrderShipped>(adopter)
+        // A warehouse's events are one entity's; what must wait for one another is one order's.
+        .ordered_by(OrderBy::Correlation)
+        // Other producers' events may come in any order: a payment or a shipment waits for its order.
+        .max_attempts(10)
+}

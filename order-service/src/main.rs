@@ -1,9 +1,6 @@
 //! Order service: users and orders. Everything is wired here.
 
-use common::order::{OrderPlaced, OrderShipped};
-use common::payment::PaymentProcessed;
-use common::stock::StockRejected;
-use eventkit::{Consumer, NoSettings, OrderBy, Service, about};
+use eventkit::{NoSettings, Service, about};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::saga::OrderSaga;
@@ -17,14 +14,7 @@ async fn main() -> anyhow::Result<()> {
 
     let saga = OrderSaga::new(orders.clone());
     let adopter = OrderAdopter::new(orders.clone());
-    let consumer = Consumer::new("order-service")
-        .on::<PaymentProcessed>(saga.clone())
-        .on::<StockRejected>(saga)
-        .adopt::<OrderPlaced>(adopter.clone())
-        .adopt::<OrderShipped>(adopter)
-        // A warehouse's events are one entity's; what must wait for one another is one order's.
-        .ordered_by(OrderBy::Correlation);
-    service.consume(consumer);
+    service.consume(order_service::consumer(saga, adopter));
     service.serve(Api { users, orders, user_list, order_list }.routes());
     service.run().await
 }

@@ -233,7 +233,9 @@ mod tests {
     fn only_an_active_user_may_order() {
         let user = |events: &[UserEvent]| {
             let mut user = User::default();
-            events.iter().for_each(|event| user.apply(event));
+            for event in events {
+                user.apply(event);
+            }
             user
         };
         let email = || Some("other@example.com".to_owned());

@@ -1,0 +1,107 @@
+//! Orders and shipments of other producers, in both wire forms.
+
+use common::payment::PaymentStatus;
+use order_service::order::OrderStatus;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, id};
+
+fn flat(order_id: &str) -> Value {
+    json!({
+        "event_id": format!("e-{order_id}"), "event_type": "OrderPlaced", "timestamp": "2024-01-15T10:30:00Z",
+        "version": 1, "order_id": order_id, "customer_id": "c-1", "customer_email": "c@example.com",
+        "items": [{"product_id": "lamp", "product_name": "Lamp", "quantity": 2, "price": 19.99}],
+        "total_amount": 39.98,
+    })
+}
+
+fn flat_shipment(order_id: &str, tracking_number: &str) -> Value {
+    json!({
+        "event_id": format!("s-{tracking_number}"), "event_type": "OrderShipped",
+        "timestamp": "2024-01-16T10:30:00Z", "version": 1, "order_id": order_id,
+        "tracking_number": tracking_number, "carrier": "UPS",
+    })
+}
+
+async fn publish(desk: &Desk, subject: &str, body: &Value) {
+    let js = async_nats::jetstream::new(desk.client.clone());
+    js.publish(subject.to_owned(), body.to_string().into()).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_first_generation_order_is_taken_over_once_under_its_own_id_and_time() {
+    let desk = Desk::start().await;
+    publish(&desk, "order.placed", &flat("o-1")).await;
+    publish(&desk, "order.placed.o-1", &flat("o-1")).await;
+    desk.becomes("o-1", OrderStatus::Placed).await;
+    assert_eq!(desk.dead_letters().await, 0);
+    let history = desk.orders.history(&id("o-1")).await.unwrap();
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].meta.id.as_str(), "e-o-1");
+    assert_eq!(history[0].meta.time.to_rfc3339(), "2024-01-15T10:30:00+00:00");
+    let shown = desk.get("/orders/o-1").await.body;
+    assert_eq!((&shown["total"], &shown["payment_method"]), (&json!(39.98), &json!({"type": "external"})));
+}
+
+#[tokio::test]
+async fn a_cloudevents_order_from_outside_is_never_charged_here() {
+    let desk = Desk::start().await;
+    let price = json!({"minor": 3998, "currency": "USD"});
+    let event = json!({
+        "specversion": "1.0", "id": "ce-1", "source": "/elsewhere", "type": "order.placed", "subject": "o-1",
+        "time": "2024-01-15T10:30:00Z",
+        "data": {
+            "order_id": "o-1", "customer_id": "c-1", "total": price,
+            "items": [{"product_id": "lamp", "product_name": "Lamp", "quantity": 1, "unit_price": price}],
+            "payment_method": {"type": "account", "account_id": "somebody-elses"},
+        },
+    });
+    publish(&desk, "order.placed", &event).await;
+    desk.becomes("o-1", OrderStatus::Placed).await;
+    assert_eq!(desk.get("/orders/o-1").await.body["payment_method"], json!({"type": "external"}));
+}
+
+#[tokio::test]
+async fn an_order_from_outside_does_not_replace_another() {
+    let desk = Desk::start().await;
+    desk.place("o-1").await;
+    publish(&desk, "order.placed", &flat("o-1")).await;
+    assert_eq!(desk.dead_letters().await, 1);
+    assert_eq!(desk.get("/orders/o-1").await.body["customer_id"], "guest-1");
+}
+
+#[tokio::test]
+async fn an_order_that_makes_no_sense_is_a_dead_letter() {
+    let desk = Desk::start().await;
+    let mut empty = flat("o-1");
+    empty["items"] = json!([]);
+    let mut misnamed = flat("o-2");
+    misnamed["customer_id"] = json!("jane@example.com");
+    publish(&desk, "order.placed", &empty).await;
+    publish(&desk, "order.placed", &misnamed).await;
+    publish(&desk, "order.placed", &json!("hello")).await;
+    assert_eq!(desk.dead_letters().await, 3);
+    desk.get("/orders/o-1").await.is_problem(404, "not-found");
+}
+
+#[tokio::test]
+async fn a_shipment_from_outside_waits_until_its_order_is_confirmed() {
+    let desk = Desk::start().await;
+    publish(&desk, "order.shipped", &flat_shipment("o-1", "T-1")).await;
+    publish(&desk, "order.placed", &flat("o-1")).await;
+    desk.becomes("o-1", OrderStatus::Placed).await;
+    desk.pay("p-1", "o-1", PaymentStatus::Success).await;
+    desk.becomes("o-1", OrderStatus::Shipped).await;
+    assert_eq!(desk.dead_letters().await, 0);
+    assert_eq!(desk.get("/orders/o-1").await.body["tracking_number"], "T-1");
+}
+
+#[tokio::test]
+async fn a_cancelled_order_is_not_shipped_from_outside() {
+    let desk = Desk::start().await;
+    desk.confirm("o-1").await;
+    desk.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
+    publish(&desk, "order.shipped.o-1", &flat_shipment("o-1", "T-1")).await;
+    assert_eq!(desk.dead_letters().await, 1);
+    assert_eq!(desk.get("/orders/o-1").await.body["status"], "Cancelled");
+}

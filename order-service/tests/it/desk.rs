@@ -1,0 +1,207 @@
+//! An order service on a nats-server of its own, without sockets; and the shop around it, played by the test.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use common::money::{Currency, Money};
+use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::stock::{StockEvent, StockRejected, StockShortage};
+use eventkit::testing::{NatsServer, eventually};
+use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, View};
+use http_body_util::BodyExt;
+use order_service::adopter::OrderAdopter;
+use order_service::http::Api;
+use order_service::order::{Order, OrderStatus};
+use order_service::saga::OrderSaga;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt;
+
+const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) fn id(text: &str) -> EntityId {
+    EntityId::new(text).unwrap()
+}
+
+pub(crate) fn usd(minor: i64) -> Money {
+    Money::new(minor, Currency::USD).unwrap()
+}
+
+/// The body of an order over 39.98 USD.
+pub(crate) fn order() -> Value {
+    json!({
+        "customer_id": "guest-1",
+        "customer_email": "guest@example.com",
+        "items": [{"product_id": "lamp", "product_name": "Lamp", "quantity": 2, "price": 19.99}],
+        "payment_method": {"type": "account", "account_id": "acc"},
+    })
+}
+
+pub(crate) struct Desk {
+    _server: NatsServer,
+    _running: DropGuard,
+    pub(crate) client: async_nats::Client,
+    pub(crate) log: EventLog,
+    pub(crate) orders: EventStore<Order>,
+    routes: Router,
+}
+
+impl Desk {
+    pub(crate) async fn start() -> Self {
+        let server = NatsServer::start().await;
+        let client = server.client().await;
+        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        let log = EventLog::new(client.clone(), "/order-service");
+        let orders = log.store::<Order>();
+        let api = Api {
+            users: log.store(),
+            orders: orders.clone(),
+            user_list: View::follow(client.clone()),
+            order_list: View::follow(client.clone()),
+        };
+        let (saga, adopter) = (OrderSaga::new(orders.clone()), OrderAdopter::new(orders.clone()));
+        let consumer = order_service::consumer(saga, adopter)
+            .retry_delays(Duration::from_millis(20), Duration::from_millis(100));
+        let stop = CancellationToken::new();
+        tokio::spawn(consumer.run(client.clone(), stop.clone()));
+        let routes = eventkit::http::complete(api.routes());
+        Self { _server: server, _running: stop.drop_guard(), client, log, orders, routes }
+    }
+
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
+        let answer = self.routes.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, &[], body).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.ask(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    /// Places an order under that id.
+    pub(crate) async fn place(&self, order_id: &str) {
+        let mut body = order();
+        body["order_id"] = order_id.into();
+        assert_eq!(self.post("/orders", &body).await.status, 201);
+    }
+
+    /// Places an order, and it is paid.
+    pub(crate) async fn confirm(&self, order_id: &str) {
+        self.place(order_id).await;
+        self.pay(order_id, order_id, PaymentStatus::Success).await;
+        self.becomes(order_id, OrderStatus::Confirmed).await;
+    }
+
+    /// Payment service reports a payment over 39.98 USD.
+    pub(crate) async fn pay(&self, payment_id: &str, order_id: &str, status: PaymentStatus) {
+        let processed = PaymentProcessed {
+            payment_id: id(payment_id),
+            order_id: id(order_id),
+            amount: usd(3998),
+            payment_method: PaymentMethodKind::Card,
+            status,
+            failure: (status == PaymentStatus::Failed).then(|| "card_declined".to_owned()),
+            reference: None,
+        };
+        self.log.store::<AnyPayment>().execute(&id(payment_id), &processed.into(), &fresh()).await.unwrap();
+    }
+
+    /// The warehouse reports that a lamp is missing.
+    pub(crate) async fn reject(&self, order_id: &str) {
+        let shortages = vec![StockShortage { product_id: id("lamp"), requested: 2, available: 1 }];
+        let rejected = StockRejected { warehouse: id("main"), order_id: id(order_id), shortages };
+        self.log.store::<AnyStock>().execute(&id("main"), &rejected.into(), &fresh()).await.unwrap();
+    }
+
+    pub(crate) async fn becomes(&self, order_id: &str, status: OrderStatus) {
+        eventually(SOON, || async {
+            let order = self.orders.load(&id(order_id)).await.unwrap();
+            (order.state.status() == Some(status)).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until everything that was published is handled for good, and tells how many dead letters there are.
+    pub(crate) async fn dead_letters(&self) -> u64 {
+        let js = async_nats::jetstream::new(self.client.clone());
+        eventually(SOON, || async {
+            let consumer = js
+                .get_consumer_from_stream::<async_nats::jetstream::consumer::pull::Config, _, _>(
+                    "order-service",
+                    "EVENTS",
+                );
+            let info = consumer.await.ok()?.cached_info().clone();
+            (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
+        })
+        .await;
+        js.get_stream("DLQ").await.unwrap().cached_info().state.messages
+    }
+}
+
+pub(crate) fn fresh() -> Cause {
+    Cause::request(EventId::generate())
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// Expects a problem of that type.
+    #[track_caller]
+    pub(crate) fn is_problem(&self, status: u16, slug: &str) {
+        let problem = format!("urn:problem:{slug}");
+        assert_eq!((self.status.as_u16(), &self.body["type"]), (status, &problem.into()), "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}
+
+macro_rules! records_anything {
+    ($name:ident, $entity:literal, $event:ty) => {
+        /// Another service's entity, as far as this one is concerned: events with versions.
+        #[derive(Default, Clone)]
+        struct $name;
+
+        impl Aggregate for $name {
+            const ENTITY: &'static str = $entity;
+            type Event = $event;
+            type Command = $event;
+            type Rejection = std::convert::Infallible;
+
+            fn decide(&self, event: &$event) -> Result<Vec<$event>, Self::Rejection> {
+                Ok(vec![event.clone()])
+            }
+
+            fn apply(&mut self, _: &$event) {}
+        }
+    };
+}
+records_anything!(AnyPayment, "payment", PaymentEvent);
+records_anything!(AnyStock, "stock", StockEvent);

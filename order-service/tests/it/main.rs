@@ -1,0 +1,9 @@
+//! Order service against a real nats-server.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod adoption;
+mod desk;
+mod orders;
+mod saga;
+mod users;

@@ -1,0 +1,67 @@
+//! The saga: what stock and payments report moves an order on, once.
+
+use common::payment::PaymentStatus;
+use order_service::order::OrderStatus;
+use serde_json::json;
+
+use crate::desk::Desk;
+
+#[tokio::test]
+async fn a_paid_order_is_confirmed_once() {
+    let desk = Desk::start().await;
+    desk.confirm("o-1").await;
+    let history = desk.get("/orders/o-1/events").await.body;
+    assert_eq!(history.as_array().unwrap().len(), 2);
+    assert!(history[1]["metadata"]["causationid"].is_string());
+    assert_eq!(desk.dead_letters().await, 0);
+}
+
+#[tokio::test]
+async fn a_failed_payment_cancels_the_order_and_says_why() {
+    let desk = Desk::start().await;
+    desk.place("o-1").await;
+    desk.pay("o-1", "o-1", PaymentStatus::Failed).await;
+    desk.becomes("o-1", OrderStatus::Cancelled).await;
+    let order = desk.get("/orders/o-1").await.body;
+    assert_eq!(order["cancel_reason"], "payment_failed");
+    assert_eq!(order["cancel_detail"], "card_declined");
+}
+
+#[tokio::test]
+async fn missing_stock_cancels_the_order_and_says_what_is_missing() {
+    let desk = Desk::start().await;
+    desk.place("o-1").await;
+    desk.reject("o-1").await;
+    desk.becomes("o-1", OrderStatus::Cancelled).await;
+    let order = desk.get("/orders/o-1").await.body;
+    assert_eq!(order["cancel_reason"], "out_of_stock");
+    assert_eq!(order["cancel_detail"], "lamp: 1 of 2");
+}
+
+#[tokio::test]
+async fn a_payment_for_a_cancelled_order_changes_nothing_and_is_no_dead_letter() {
+    let desk = Desk::start().await;
+    desk.place("o-1").await;
+    desk.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
+    desk.pay("o-1", "o-1", PaymentStatus::Success).await;
+    assert_eq!(desk.dead_letters().await, 0);
+    assert_eq!(desk.get("/orders/o-1").await.body["version"], 2);
+}
+
+#[tokio::test]
+async fn a_second_payment_by_another_name_is_a_dead_letter() {
+    let desk = Desk::start().await;
+    desk.confirm("o-1").await;
+    desk.pay("p-2", "o-1", PaymentStatus::Success).await;
+    assert_eq!(desk.dead_letters().await, 1);
+    assert_eq!(desk.get("/orders/o-1").await.body["payment_id"], "o-1");
+}
+
+#[tokio::test]
+async fn a_payment_that_comes_before_its_order_waits_for_it() {
+    let desk = Desk::start().await;
+    desk.pay("o-1", "o-1", PaymentStatus::Success).await;
+    desk.place("o-1").await;
+    desk.becomes("o-1", OrderStatus::Confirmed).await;
+    assert_eq!(desk.dead_letters().await, 0);
+}
