@@ -61,6 +61,10 @@ struct Wire<'a> {
 impl<'a> Envelope<'a> {
     /// Reads a message body in either form. The data is not looked at yet.
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            // serde would take an array for the fields in their order.
+            return Err(DecodeError::NotAnEvent(de::Error::custom("not a JSON object")));
+        }
         let mut wire: Wire<'a> = serde_json::from_slice(body).map_err(DecodeError::NotAnEvent)?;
         if wire.specversion.is_empty() && !wire.flat_type.is_empty() {
             // First generation: the whole document is the data, and its version is the data's.

@@ -93,11 +93,11 @@ pub trait EventSet: Clone + fmt::Debug + Send + Sync + 'static {
     fn encode(&self, meta: &Metadata) -> Result<Vec<u8>, serde_json::Error>;
 }
 
-/// Declares an enum over events and implements [`EventSet`] and `From` for it.
+/// Declares an enum over events, which must be `PartialEq`, and implements [`EventSet`] and `From` for it.
 ///
 /// ```
 /// # use eventkit::{EntityId, Event};
-/// # #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+/// # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 /// # pub struct LampLit { lamp_id: EntityId }
 /// # impl Event for LampLit { const TYPE: &'static str = "lamp.lit"; fn entity_id(&self) -> &EntityId { &self.lamp_id } }
 /// eventkit::events! {

@@ -98,6 +98,16 @@ pub(crate) struct CommonSettings {
 }
 
 impl CommonSettings {
+    /// Name and password: from their settings, or else from the first URL that has them. (The client itself does not read
+    /// them there.)
+    pub(crate) fn login(&self) -> Option<(&str, &str)> {
+        // A deployment's template may leave them empty.
+        let user = self.nats_user.as_deref().filter(|user| !user.is_empty());
+        let settings = user.zip(self.nats_password.as_ref().map(Secret::reveal));
+        let urls = || self.nats_url.iter().find_map(|url| url.0.username().zip(url.0.password()));
+        settings.or_else(urls)
+    }
+
     pub(crate) fn shutdown(&self) -> Duration {
         Duration::from_secs(self.shutdown_secs)
     }
@@ -225,6 +235,16 @@ mod tests {
         let settings = parse(&["--nats-url", "nats://a:4222,nats://b:4222"]).unwrap();
         assert_eq!(settings.nats_url.len(), 2);
         assert!(parse(&["--nats-url", "http://a"]).is_err());
+    }
+
+    #[test]
+    fn the_login_may_stand_in_the_url() {
+        let in_url = ["--nats-url", "nats://a:4222,nats://someone:secret@b:4222"];
+        assert_eq!(parse(&in_url).unwrap().login(), Some(("someone", "secret")));
+        let both = [&in_url[..], &["--nats-user", "other", "--nats-password", "word"]].concat();
+        assert_eq!(parse(&both).unwrap().login(), Some(("other", "word")));
+        let empty = ["--nats-user", "", "--nats-password", ""];
+        assert_eq!(parse(&empty).unwrap().login(), None);
     }
 
     #[test]

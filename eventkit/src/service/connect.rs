@@ -26,8 +26,9 @@ pub(crate) async fn connect(
     health: &Health,
     closed: CancellationToken,
 ) -> anyhow::Result<Client> {
+    let check = health.check("nats");
     let watch = Arc::new(Watch {
-        connection: health.check("nats"),
+        connection: check.clone(),
         permissions: Mutex::new(PermissionCheck::Clean(health.clone())),
         slow: Mutex::new(None),
         closed,
@@ -36,7 +37,7 @@ pub(crate) async fn connect(
         let watch = watch.clone();
         async move { watch.saw(&event) }
     });
-    let client = patiently(&options, settings).await;
+    let client = patiently(&options, settings, &check).await;
     let (major, minor, patch) = OLDEST;
     ensure!(
         client.is_server_compatible(major, minor, patch),
@@ -55,10 +56,8 @@ async fn options(settings: &CommonSettings, info: ServiceInfo) -> anyhow::Result
         .request_timeout(Some(Duration::from_secs(5)))
         .client_capacity(4096)
         .reconnect_delay_callback(delay);
-    // A deployment's template may leave them empty.
-    let user = settings.nats_user.as_ref().filter(|user| !user.is_empty());
-    if let (Some(user), Some(password)) = (user, &settings.nats_password) {
-        options = options.user_and_password(user.clone(), password.reveal().to_owned());
+    if let Some((user, password)) = settings.login() {
+        options = options.user_and_password(user.to_owned(), password.to_owned());
     }
     if let Some(file) = &settings.nats_nkey_seed_file {
         let seed = tokio::fs::read_to_string(file)
@@ -73,7 +72,7 @@ async fn options(settings: &CommonSettings, info: ServiceInfo) -> anyhow::Result
     Ok(options)
 }
 
-async fn patiently(options: &ConnectOptions, settings: &CommonSettings) -> Client {
+async fn patiently(options: &ConnectOptions, settings: &CommonSettings, check: &CheckHandle) -> Client {
     let servers = settings.nats_url.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let addresses: Vec<_> = settings.nats_url.iter().map(|url| url.0.clone()).collect();
     let mut attempt = 0;
@@ -98,6 +97,7 @@ async fn patiently(options: &ConnectOptions, settings: &CommonSettings) -> Clien
                     error = format!("{error:#}"),
                     "cannot reach NATS yet"
                 );
+                check.set_ready(false, format!("cannot reach {servers}: {error:#}"));
                 tokio::time::sleep(pause).await;
             }
         }

@@ -4,7 +4,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    unreachable_pub,
     reason = "in a test every surprise is a failure, also in the functions that tests share"
 )]
 
