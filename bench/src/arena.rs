@@ -1,0 +1,104 @@
+//! The server that both sides work on, in the same state before each run.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use async_nats::Client;
+use async_nats::jetstream::{self, Context};
+use eventkit::subject::EVENTS;
+use eventkit::testing::NatsServer;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::raw;
+use crate::scenario::{Before, Scenario};
+
+/// How many accounts there are, and how many events each has.
+pub(crate) const ACCOUNTS: usize = 2_000;
+const HISTORY: u64 = 10;
+
+/// A private server.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    server: NatsServer,
+    /// How many orders are on the log and stay there.
+    orders: usize,
+}
+
+/// What a side gets to do its work with: a connection of its own, and how much there is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) client: Client,
+    pub(crate) server: u32,
+    pub(crate) messages: usize,
+}
+
+impl Arena {
+    pub(crate) async fn open(sync_always: bool) -> Result<Self> {
+        let sync = if sync_always { "jetstream { store_dir: $STORE, sync_interval: always }" } else { "" };
+        Ok(Self { server: NatsServer::with_config(sync).await, orders: 0 })
+    }
+
+    /// Makes the server ready for a run.
+    pub(crate) async fn prepared(&mut self, scenario: &Scenario, messages: usize) -> Result<Run> {
+        let client = self.server.client().await;
+        let js = jetstream::new(client.clone());
+        match scenario.before {
+            Before::Nothing => fresh_streams(&js).await?,
+            Before::Orders if self.orders == messages => {}
+            Before::Orders => {
+                fresh_streams(&js).await?;
+                let orders = (0..messages).map(|n| raw::order_message(&raw::order(n)?, 1));
+                store(&js, orders).await?;
+                self.orders = messages;
+            }
+            Before::Accounts => {
+                fresh_streams(&js).await?;
+                let deposits = (1..=HISTORY).flat_map(|version| {
+                    (0..ACCOUNTS).map(move |account| raw::deposit_message(&raw::deposit(account)?, version))
+                });
+                store(&js, deposits).await?;
+            }
+        }
+        let server = self.server.pid().context("the server has ended")?;
+        Ok(Run { client, server, messages })
+    }
+}
+
+async fn fresh_streams(js: &Context) -> Result<()> {
+    let names: Vec<_> = js.stream_names().try_collect().await?;
+    for name in names {
+        js.delete_stream(name).await?;
+    }
+    eventkit::provision::streams(&js.client(), &common::catalog(), 1).await?;
+    Ok(())
+}
+
+async fn store(js: &Context, messages: impl Iterator<Item = Result<raw::Message>>) -> Result<()> {
+    futures::stream::iter(messages)
+        .map(|message| raw::publish(js, message))
+        .buffered(512)
+        .try_for_each(|_sequence| std::future::ready(Ok(())))
+        .await
+}
+
+impl Run {
+    pub(crate) fn jetstream(&self) -> Context {
+        jetstream::new(self.client.clone())
+    }
+
+    /// Waits until the server has every ack of a durable.
+    pub(crate) async fn acked(&self, durable: &str) -> Result<()> {
+        let mut durable: jetstream::consumer::PullConsumer = self
+            .jetstream()
+            .get_consumer_from_stream(durable, EVENTS)
+            .await
+            .context("looking up the durable")?;
+        loop {
+            let info = durable.info().await?;
+            if info.num_ack_pending == 0 && info.num_pending == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}

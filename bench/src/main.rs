@@ -1,0 +1,116 @@
+//! `cargo xtask bench`: how fast the kit is, beside async-nats doing the same work by hand.
+//!
+//! Every line compares two sides in pairs, in turn (A B, B A, …), on the same private nats-server in the same run, and
+//! reports the median of the pairs' ratios: a machine that is busy with something else slows both. In reading order:
+//! `scenario` (what is compared, and the targets), `measure` (time, CPU, memory), `arena` (the server), `raw` (the other
+//! side's messages), then one file per kind of work, and `report`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to the person who gave it")]
+
+mod arena;
+mod consume;
+mod execute;
+mod measure;
+mod memory;
+mod publish;
+mod raw;
+mod report;
+mod scenario;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use arena::Arena;
+use report::{Line, Report};
+use scenario::{Scenario, Side};
+
+/// Compare the kit with async-nats doing the same work by hand
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct CommandLine {
+    /// A short run: a tenth of the messages, three pairs
+    #[arg(long)]
+    quick: bool,
+
+    /// Only what is named so; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+
+    /// How many pairs to run
+    #[arg(long, value_name = "N")]
+    pairs: Option<usize>,
+
+    /// Where to write the results as JSON
+    #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
+    json: PathBuf,
+
+    /// Show what there is, and stop
+    #[arg(long)]
+    list: bool,
+}
+
+impl CommandLine {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let command_line = CommandLine::parse();
+    let scenarios = scenario::all();
+    if command_line.list {
+        for Scenario { name, about, .. } in &scenarios {
+            println!("{name:22} {about}");
+        }
+        println!("{:22} {}", memory::NAME, memory::ABOUT);
+        return Ok(());
+    }
+    // What a service has too: a metric costs nothing while nobody collects it.
+    PrometheusBuilder::new().install_recorder().context("starting the metrics")?;
+    tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
+
+    let pairs = command_line.pairs.unwrap_or(if command_line.quick { 3 } else { 5 }).max(1);
+    let mut report = Report::default();
+    for scenario in scenarios.iter().filter(|scenario| command_line.wants(scenario.name)) {
+        let line = compare(scenario, pairs, command_line.quick).await;
+        report.add(line.with_context(|| scenario.name)?);
+    }
+    if command_line.wants(memory::NAME) {
+        report.memory = Some(memory::measure(command_line.quick).await.context(memory::NAME)?);
+    }
+    println!("\n{report}");
+    report.write(&command_line.json).with_context(|| format!("writing {}", command_line.json.display()))?;
+    println!("\nwritten to {}", command_line.json.display());
+    Ok(())
+}
+
+/// Runs both sides in pairs on a server of their own. The side that starts changes with every pair; a first pair
+/// warms up and does not count.
+async fn compare(scenario: &Scenario, pairs: usize, quick: bool) -> anyhow::Result<Line> {
+    let messages = if quick { scenario.messages / 10 } else { scenario.messages };
+    let mut arena = Arena::open(scenario.sync_always).await?;
+    let mut line = Line::new(scenario, messages);
+    for pair in 0..=pairs {
+        // On a worker of the runtime, as in a service; the main thread is not one.
+        let mut sample = async |side: Side| {
+            let run = arena.prepared(scenario, messages).await?;
+            tokio::spawn(side(run)).await?
+        };
+        let (kit, raw) = if pair % 2 == 0 {
+            let kit = sample(scenario.kit).await?;
+            (kit, sample(scenario.raw).await?)
+        } else {
+            let raw = sample(scenario.raw).await?;
+            (sample(scenario.kit).await?, raw)
+        };
+        eprintln!("{:22} pair {pair}: kit {:>8.0}/s  raw {:>8.0}/s", scenario.name, kit.rate(), raw.rate());
+        if pair > 0 {
+            line.pairs.push((kit, raw));
+        }
+    }
+    Ok(line)
+}
