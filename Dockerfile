@@ -18,12 +18,12 @@ RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
 FROM rust:1.95-bookworm AS build
 WORKDIR /shop
 COPY --from=manifests /shop .
-RUN cargo build --release --locked --workspace --exclude xtask --exclude e2e
+RUN cargo build --release --locked --workspace --exclude xtask --exclude bench --exclude e2e
 
 # The shop's own crates. `touch`, because cargo goes by time and these files are older than the empty crates just built.
 COPY . .
 RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
-    && cargo build --release --locked --workspace --exclude xtask --exclude e2e --bins \
+    && cargo build --release --locked --workspace --exclude xtask --exclude bench --exclude e2e --bins \
     && mkdir -p /out/data \
     && find target/release -maxdepth 1 -type f -executable -exec cp {} /out/ \; \
     && find /out -type f -exec strip --strip-debug {} +

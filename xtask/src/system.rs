@@ -219,7 +219,8 @@ impl System {
         command.arg("--config").arg(self.workspace.root.join("deploy/nats.conf"));
         command.args(["--addr", "127.0.0.1", "--port", &ports.nats().to_string()]);
         command.args(["--http_port", &ports.monitoring().to_string()]);
-        command.arg("--store_dir").arg(self.options.data_dir.join(NATS));
+        let store = std::path::absolute(self.options.data_dir.join(NATS))?;
+        command.env("NATS_STORE_DIR", format!("\"{}\"", store.display())); // quoted: it is read as configuration
         // Its chatter stays in the file; what a person should see comes from the services.
         let output = Output { show: false, ..self.output() };
         self.processes.insert(0, Process::spawn(NATS, command, &output)?);
