@@ -89,7 +89,7 @@ pub(crate) struct CommonSettings {
     pub(crate) shutdown_secs: u64,
 
     /// What to log: a level, or levels by module, as in `info,async_nats=debug`
-    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info,async_nats=warn")]
     pub(crate) log: String,
 
     /// How to log

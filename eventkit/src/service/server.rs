@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,8 @@ struct Site {
     metrics: PrometheusHandle,
     /// The routes of the service, once it runs.
     routes: OnceLock<Router>,
+    /// What answers until then.
+    starting: Router,
     /// Not ready until there are routes.
     check: CheckHandle,
     /// What must have happened before the routes give true answers.
@@ -60,7 +62,10 @@ impl HttpServer {
         let addr = listener.local_addr()?;
         info!(http.addr = %addr, "http listening");
         let check = health.check("http");
-        let site = Site { check, health, metrics, routes: OnceLock::new(), waiting: Mutex::default() };
+        let starting =
+            http::complete(Router::new().route("/", any(starting)).route("/{*path}", any(starting)));
+        let site =
+            Site { starting, check, health, metrics, routes: OnceLock::new(), waiting: Mutex::default() };
         Ok(Self { addr, listener: Arc::new(Mutex::new(Some(listener))), site: Arc::new(site) })
     }
 
@@ -140,11 +145,13 @@ async fn metrics(State(site): State<Arc<Site>>) -> Response {
         .into_response()
 }
 
+async fn starting() -> Problem {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The service is starting");
+    problem.retry_after(Duration::from_secs(1))
+}
+
 async fn routes(State(site): State<Arc<Site>>, request: Request) -> Response {
-    let Some(routes) = site.routes.get() else {
-        let starting = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The service is starting");
-        return starting.retry_after(Duration::from_secs(1)).into_response();
-    };
+    let routes = site.routes.get().unwrap_or(&site.starting);
     routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
