@@ -7,7 +7,7 @@ use anyhow::Context;
 use askama::Template;
 use common::mail::MailKind;
 use common::money::Money;
-use common::order::{OrderCancelled, OrderItem, OrderPlaced, OrderShipped};
+use common::order::{CancelReason, OrderCancelled, OrderItem, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use eventkit::EntityId;
 use lettre::message::header::{HeaderName, HeaderValue};
@@ -173,46 +173,35 @@ struct Html<'a> {
     news: News<'a>,
 }
 
-/// What the templates say in Rust.
-#[expect(unreachable_pub, reason = "the structs that askama makes of filters are public")]
-mod filters {
-    use askama::Values;
-    use common::order::CancelReason;
+/// The longest foreign text in a mail, in characters.
+const MAX_CHARS: usize = 120;
 
-    /// The longest foreign text in a mail, in characters.
-    const MAX_CHARS: usize = 120;
-
-    /// Keeps a text that somebody else wrote on one line, and short: control characters become spaces.
-    #[askama::filter_fn]
-    pub(super) fn one_line(text: &str, _: &dyn Values) -> askama::Result<String> {
-        let mut line: String =
-            text.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if text.chars().nth(MAX_CHARS).is_some() {
-            line.push('…');
-        }
-        Ok(line)
+/// Keeps a text that somebody else wrote on one line, and short: control characters become spaces.
+fn one_line(text: &str) -> String {
+    let mut line: String =
+        text.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        line.push('…');
     }
+    line
+}
 
-    #[askama::filter_fn]
-    pub(super) fn why_cancelled(reason: &CancelReason, _: &dyn Values) -> askama::Result<&'static str> {
-        Ok(match reason {
-            CancelReason::Requested => "Your order was cancelled as asked.",
-            CancelReason::OutOfStock => "We are sorry: not everything that you ordered is in stock.",
-            CancelReason::PaymentFailed => {
-                "Your payment did not go through, so we have cancelled your order."
-            }
-            CancelReason::TimedOut => "We are sorry: your order could not be completed in time.",
-        })
+fn why_cancelled(order: &OrderCancelled) -> &'static str {
+    match order.reason {
+        CancelReason::Requested => "Your order was cancelled as asked.",
+        CancelReason::OutOfStock => "We are sorry: not everything that you ordered is in stock.",
+        CancelReason::PaymentFailed => "Your payment did not go through, so we have cancelled your order.",
+        CancelReason::TimedOut => "We are sorry: your order could not be completed in time.",
     }
+}
 
-    #[askama::filter_fn]
-    pub(super) fn because_failed(code: &Option<String>, _: &dyn Values) -> askama::Result<&'static str> {
-        Ok(match code.as_deref() {
-            Some("insufficient_funds") => ": the account does not hold enough",
-            Some("account_not_open") => ": there is no such account",
-            Some("currency_mismatch") => ": the account is in another currency",
-            Some("card_declined") => ": the card was declined",
-            _ => "",
-        })
+/// The end of "your payment did not go through".
+fn because_failed(payment: &PaymentProcessed) -> &'static str {
+    match payment.failure.as_deref() {
+        Some("insufficient_funds") => ": the account does not hold enough",
+        Some("account_not_open") => ": there is no such account",
+        Some("currency_mismatch") => ": the account is in another currency",
+        Some("card_declined") => ": the card was declined",
+        _ => "",
     }
 }

@@ -10,9 +10,8 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use crate::letter::Letter;
 use crate::transport::{MailTransport, SendError, Sending};
 
-/// How long one command to the server may take. A mail is a handful of them, and must be done within the consumer's
-/// handler timeout.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take to take one mail. Must be well within the consumer's handler timeout (20 seconds).
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `smtp://host:port`, `smtps://user:password@host`, `smtp://…?tls=required`. May hold a password, so it is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,6 +37,7 @@ impl fmt::Debug for SmtpUrl {
 #[derive(Debug)]
 pub struct Smtp {
     server: AsyncSmtpTransport<Tokio1Executor>,
+    patience: Duration,
 }
 
 impl Smtp {
@@ -45,20 +45,28 @@ impl Smtp {
     pub fn new(url: &SmtpUrl) -> anyhow::Result<Self> {
         let server =
             AsyncSmtpTransport::<Tokio1Executor>::from_url(&url.0).context("reading the SMTP URL")?;
-        Ok(Self { server: server.timeout(Some(COMMAND_TIMEOUT)).build() })
+        Ok(Self { server: server.build(), patience: PATIENCE })
+    }
+
+    /// The same, waiting so long for the server to take a mail.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 }
 
 impl MailTransport for Smtp {
     fn send<'a>(&'a self, letter: &'a Letter) -> Sending<'a> {
         Box::pin(async move {
-            // 5xx is for good (RFC 5321, 4.2.1); 4xx, a time-out and a lost connection may pass.
-            self.server.send(letter.message().clone()).await.map(drop).map_err(|error| {
-                match error.is_permanent() {
-                    true => SendError::Refused(error.into()),
-                    false => SendError::Unavailable(error.into()),
-                }
-            })
+            // The limit is ours: the client bounds connecting only, and would wait for ever for a silent server's answer.
+            let sending = self.server.send(letter.message().clone());
+            match tokio::time::timeout(self.patience, sending).await {
+                Ok(Ok(_)) => Ok(()),
+                // 5xx is for good (RFC 5321, 4.2.1); 4xx and a lost connection may pass.
+                Ok(Err(error)) if error.is_permanent() => Err(SendError::Refused(error.into())),
+                Ok(Err(error)) => Err(SendError::Unavailable(error.into())),
+                Err(late) => Err(SendError::Unavailable(late.into())),
+            }
         })
     }
 }

@@ -58,7 +58,7 @@ async fn receive_stock(
         .storekeeper
         .receive(product_id.clone(), receipt.received, at, &cause)
         .await
-        .or_problem(refused)?;
+        .or_problem(|refusal| refused(&refusal))?;
     let level = stored.state.product(&product_id).copied().unwrap_or(Level::default());
     Ok(Written {
         status: StatusCode::OK,
@@ -103,8 +103,8 @@ async fn show_reservation(
         .ok_or_else(|| Problem::not_found(format!("nothing was reserved or refused for order {order_id}")))
 }
 
-fn refused(refusal: StockRejection) -> Problem {
-    let (slug, title) = match &refusal {
+fn refused(refusal: &StockRejection) -> Problem {
+    let (slug, title) = match refusal {
         StockRejection::NothingReceived => ("nothing-received", "Nothing received"),
         StockRejection::TooMuch => ("too-much-stock", "Too much stock"),
         StockRejection::NothingHeld { .. } => ("nothing-held", "Nothing held"),

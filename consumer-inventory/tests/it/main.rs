@@ -1,5 +1,7 @@
 //! Tests of consumer-inventory: its rules without a broker, its handlers and routes on a real nats-server.
 
+#![expect(clippy::unwrap_used, reason = "a test's own functions fail the test by panicking")]
+
 mod http;
 mod stock;
 mod storekeeper;

@@ -208,7 +208,9 @@ proptest! {
             prop_assert_eq!(level.reserved, held);
         }
         let mut replayed = Stock::default();
-        history.iter().for_each(|event| replayed.apply(event));
+        for event in &history {
+            replayed.apply(event);
+        }
         prop_assert_eq!(replayed, stock);
     }
 }

@@ -109,7 +109,7 @@ async fn replicas_never_reserve_more_than_there_is() {
     for n in 0..30 {
         let keeper = replicas[n % 2].clone();
         orders.spawn(async move {
-            keeper.handle(recorded(order(&format!("o-{n}"), &[("p-1", 1)]))).await.unwrap()
+            keeper.handle(recorded(order(&format!("o-{n}"), &[("p-1", 1)]))).await.unwrap();
         });
     }
     tokio::time::timeout(Duration::from_secs(30), orders.join_all()).await.unwrap();

@@ -1,0 +1,122 @@
+//! The routes of consumer-analytics, over a view of a real log.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use common::money::Money;
+use common::order::OrderEvent;
+use common::payment::{PaymentEvent, PaymentMethodKind};
+use consumer_analytics::http::router;
+use consumer_analytics::shop_metrics::ShopMetrics;
+use eventkit::testing::NatsServer;
+use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, View};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::{confirmed, eur, paid, placed};
+
+/// Orders and payments as far as these tests need them: whatever they say happened, happened.
+#[derive(Debug, Clone, Default)]
+struct AnyOrder;
+
+#[derive(Debug, Clone, Default)]
+struct AnyPayment;
+
+#[derive(Debug, thiserror::Error)]
+enum Never {}
+
+impl Aggregate for AnyOrder {
+    const ENTITY: &'static str = "order";
+    type Event = OrderEvent;
+    type Command = OrderEvent;
+    type Rejection = Never;
+
+    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &OrderEvent) {}
+}
+
+impl Aggregate for AnyPayment {
+    const ENTITY: &'static str = "payment";
+    type Event = PaymentEvent;
+    type Command = PaymentEvent;
+    type Rejection = Never;
+
+    fn decide(&self, happened: &PaymentEvent) -> Result<Vec<PaymentEvent>, Never> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &PaymentEvent) {}
+}
+
+/// Gives the command twice for one cause, as a retry does, and says where it stands.
+async fn happens<A>(log: &EventLog, event: A::Event) -> u64
+where
+    A: Aggregate<Command = <A as Aggregate>::Event>,
+{
+    let cause = Cause::request(EventId::generate());
+    let stored = log.store::<A>().execute(event.entity_id(), &event, &cause).await.unwrap();
+    let again = log.store::<A>().execute(event.entity_id(), &event, &cause).await.unwrap();
+    assert!(again.repeated);
+    stored.sequence
+}
+
+async fn ask(routes: &Router, path: &str) -> (StatusCode, String) {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let answer = routes.clone().oneshot(request).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn get(routes: &Router, path: &str) -> Value {
+    let (status, body) = ask(routes, path).await;
+    assert_eq!(status, StatusCode::OK, "{path} {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[tokio::test]
+async fn the_numbers_are_those_of_the_log() {
+    let server = NatsServer::start().await;
+    let client = server.client().await;
+    eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+    let log = EventLog::new(client.clone(), "/test");
+    let routes = eventkit::http::complete(router(View::<ShopMetrics>::follow(client)));
+
+    let price: Money = eur(1_050);
+    let mut last = 0;
+    for n in 0..5 {
+        let order_id = format!("o-{n}");
+        happens::<AnyOrder>(&log, placed(&order_id, "alice", &[("p-1", 2, price)]).into()).await;
+        happens::<AnyPayment>(&log, paid(&order_id, eur(2_100), PaymentMethodKind::Card).into()).await;
+        last = happens::<AnyOrder>(&log, confirmed(&order_id).into()).await;
+    }
+
+    let summary = get(&routes, &format!("/metrics/summary?min_sequence={last}")).await;
+    assert_eq!(summary["orders"]["confirmed"], 5);
+    assert_eq!(summary["revenue"].to_string(), "105.0");
+    assert_eq!(summary["sequence"], last);
+    let products = get(&routes, "/metrics/products?per_page=1&sort=units_sold").await;
+    assert_eq!((&products["total"], &products["items"][0]["units_sold"]), (&1.into(), &10.into()));
+    let customers = get(&routes, "/metrics/customers").await;
+    assert_eq!(customers["items"][0]["orders"], 5);
+    let payments = get(&routes, "/metrics/payments").await;
+    assert_eq!(payments["methods"][0]["method"], "card");
+    assert_eq!(ask(&routes, "/metrics/products?sort=luck").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(ask(&routes, "/metrics/products?per_page=0").await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let server = NatsServer::start().await;
+    let routes = eventkit::http::complete(router(View::follow(server.client().await)));
+    let (status, page) = ask(&routes, "/").await;
+    assert_eq!(status, StatusCode::OK);
+    for foreign in ["http://", "https://", "src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    assert!(!page.contains("innerHTML"), "what comes from events is text, never HTML");
+}

@@ -1,0 +1,45 @@
+//! The rules of one mail.
+
+use common::mail::{MailAttempted, MailEvent, MailKind, MailSent};
+use consumer_email::mail::{Mail, MailCommand, MailFacts, MailRejection};
+use eventkit::testing::given;
+
+use crate::id;
+
+fn facts() -> MailFacts {
+    MailFacts {
+        mail_id: id("m-1"),
+        order_id: id("o-1"),
+        kind: MailKind::OrderPlaced,
+        to: "alice@example.org".into(),
+        message_id: "<m-1@example.com>".into(),
+    }
+}
+
+fn attempted() -> MailEvent {
+    let MailFacts { mail_id, order_id, kind, to, message_id } = facts();
+    MailAttempted { mail_id, order_id, kind, to, message_id }.into()
+}
+
+fn sent() -> MailEvent {
+    let MailFacts { mail_id, order_id, kind, to, message_id } = facts();
+    MailSent { mail_id, order_id, kind, to, message_id }.into()
+}
+
+#[test]
+fn an_attempt_is_recorded_once() {
+    given::<Mail>([]).when(&MailCommand::Attempt(facts())).then([attempted()]);
+    given::<Mail>([attempted()]).when(&MailCommand::Attempt(facts())).then_nothing();
+}
+
+#[test]
+fn a_mail_is_sent_once() {
+    given::<Mail>([attempted()]).when(&MailCommand::MarkSent(facts())).then([sent()]);
+    given::<Mail>([attempted(), sent()]).when(&MailCommand::MarkSent(facts())).then_nothing();
+    given::<Mail>([attempted(), sent()]).when(&MailCommand::Attempt(facts())).then_nothing();
+}
+
+#[test]
+fn what_nobody_tried_was_not_sent() {
+    given::<Mail>([]).when(&MailCommand::MarkSent(facts())).then_rejected(MailRejection::NeverAttempted);
+}

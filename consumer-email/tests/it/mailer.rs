@@ -1,0 +1,194 @@
+//! Orders become mails: each once, whatever happens in between.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
+use common::payment::{PaymentProcessed, PaymentStatus};
+use consumer_email::letter::Letter;
+use consumer_email::mail_view::{MailStatus, MailView};
+use consumer_email::smtp::Smtp;
+use consumer_email::transport::{MailTransport, Sending};
+use eventkit::testing::{NatsServer, eventually};
+use eventkit::{Consumer, Handler, HandlerError, View};
+use tokio_util::sync::CancellationToken;
+
+use crate::smtp_server::{Answer, SmtpServer};
+use crate::{AnyOrder, AnyPayment, cancelled, confirmed, happens, log, mailer, order, payment, shipped};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn every_news_of_an_order_is_one_mail() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let view = View::<MailView>::follow(log.client().clone());
+    let mailer = Arc::new(mailer(&log, smtp.transport()));
+    let consumer = Consumer::new("consumer-email")
+        .on::<OrderPlaced>(Arc::clone(&mailer))
+        .on::<OrderConfirmed>(Arc::clone(&mailer))
+        .on::<OrderShipped>(Arc::clone(&mailer))
+        .on::<OrderCancelled>(Arc::clone(&mailer))
+        .on::<PaymentProcessed>(mailer);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(consumer.run(log.client().clone(), stop.clone()));
+
+    happens::<AnyOrder, _>(&log, order("o-1")).await;
+    happens::<AnyPayment, _>(&log, payment("o-1", PaymentStatus::Success)).await;
+    happens::<AnyOrder, _>(&log, confirmed("o-1")).await;
+    happens::<AnyOrder, _>(&log, shipped("o-1")).await;
+    happens::<AnyOrder, _>(&log, order("o-2")).await;
+    happens::<AnyPayment, _>(&log, payment("o-2", PaymentStatus::Failed)).await;
+    happens::<AnyOrder, _>(&log, cancelled("o-2")).await;
+
+    let sent =
+        |view: &MailView| view.mails(None).iter().filter(|mail| mail.status == MailStatus::Sent).count();
+    eventually(SOON, async || (view.read(sent) == 6).then_some(())).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let received = smtp.received();
+    assert_eq!(received.len(), 6);
+    assert!(received.iter().all(|mail| mail.to == ["alice@example.org"]));
+    let ids: HashSet<_> = received.iter().map(|mail| mail.header("Message-ID").unwrap().to_owned()).collect();
+    let recorded: HashSet<_> =
+        view.read(|mails| mails.mails(None).iter().map(|mail| mail.message_id.clone()).collect());
+    assert_eq!(ids, recorded);
+    assert_eq!(ids.len(), 6);
+}
+
+#[tokio::test]
+async fn a_redelivery_of_a_mail_that_was_sent_sends_nothing() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
+    for _ in 0..3 {
+        mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap();
+    }
+    assert_eq!(smtp.received().len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_to_write_to_is_not_a_failure() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let mut order = order("o-1");
+    order.customer_email = None;
+    let placed = happens::<AnyOrder, _>(&log, order).await;
+    mailer(&log, smtp.transport()).handle(placed).await.unwrap();
+    assert_eq!(smtp.received(), []);
+}
+
+#[tokio::test]
+async fn an_impossible_address_is_rejected_before_anything_is_recorded() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let mut order = order("o-1");
+    order.customer_email = Some("nobody".to_owned());
+    let placed = happens::<AnyOrder, _>(&log, order).await;
+    let failure = mailer(&log, smtp.transport()).handle(placed).await.unwrap_err();
+    assert!(matches!(failure, HandlerError::Reject(_)), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_never_is_believed() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
+    smtp.answers(Answer::Never);
+    let failure = mailer(&log, smtp.transport()).handle(placed).await.unwrap_err();
+    assert!(matches!(failure, HandlerError::Reject(_)), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_later_or_is_away_is_tried_again() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
+    smtp.answers(Answer::Later);
+    let later = mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap_err();
+    assert!(matches!(later, HandlerError::Retry(_)), "{later:?}");
+    let nobody = Smtp::new(&"smtp://127.0.0.1:1".parse().unwrap()).unwrap();
+    let away = mailer(&log, nobody).handle(placed.clone()).await.unwrap_err();
+    assert!(matches!(away, HandlerError::Retry(_)), "{away:?}");
+    smtp.answers(Answer::Take);
+    mailer(&log, smtp.transport()).handle(placed).await.unwrap();
+    assert_eq!(smtp.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_not_waited_for_for_ever() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
+    smtp.answers(Answer::Nothing);
+    let impatient = smtp.transport().with_patience(Duration::from_millis(300));
+    let silence = mailer(&log, impatient).handle(placed).await.unwrap_err();
+    assert!(matches!(silence, HandlerError::Retry(_)), "{silence:?}");
+}
+
+/// SMTP has no transaction over both sides: here the mail goes out twice, and both carry the same `Message-ID`.
+#[tokio::test]
+async fn a_mail_whose_answer_was_lost_goes_out_again_as_the_same_mail() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
+    smtp.answers(Answer::TakeAndHangUp);
+    let lost = mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap_err();
+    assert!(matches!(lost, HandlerError::Retry(_)), "{lost:?}");
+    smtp.answers(Answer::Take);
+    mailer(&log, smtp.transport()).handle(placed).await.unwrap();
+    let received = smtp.received();
+    assert_eq!(received.len(), 2);
+    assert_eq!(received[0].header("Message-ID"), received[1].header("Message-ID"));
+}
+
+/// Sends, and then the process dies before it can record that it did.
+struct DiesAfterSending(Smtp);
+
+impl MailTransport for DiesAfterSending {
+    fn send<'a>(&'a self, letter: &'a Letter) -> Sending<'a> {
+        Box::pin(async {
+            self.0.send(letter).await?;
+            std::future::pending().await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_crash_between_sending_and_recording_leaves_one_mail_by_its_id() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
+    let dying = mailer(&log, DiesAfterSending(smtp.transport()));
+    let event = placed.clone();
+    let dies = tokio::spawn(async move { dying.handle(event).await });
+    eventually(SOON, async || (!smtp.received().is_empty()).then_some(())).await;
+    dies.abort();
+
+    for _ in 0..2 {
+        mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap();
+    }
+    let received = smtp.received();
+    assert_eq!(received.len(), 2, "once before the crash, once after it, never again");
+    assert_eq!(received[0].header("Message-ID"), received[1].header("Message-ID"));
+    let view = View::<MailView>::follow(log.client().clone());
+    view.caught_up().await;
+    view.read(|mails| {
+        let mails = mails.mails(None);
+        assert_eq!(mails.len(), 1, "one mail, recorded before it was sent");
+        assert_eq!(mails[0].status, MailStatus::Sent);
+    });
+}
+
+#[tokio::test]
+async fn news_of_an_order_that_is_not_there_yet_waits_for_it() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let failed = happens::<AnyPayment, _>(&log, payment("o-1", PaymentStatus::Failed)).await;
+    let early = mailer(&log, smtp.transport()).handle(failed.clone()).await.unwrap_err();
+    assert!(matches!(early, HandlerError::Retry(_)), "{early:?}");
+    happens::<AnyOrder, _>(&log, order("o-1")).await;
+    mailer(&log, smtp.transport()).handle(failed).await.unwrap();
+    assert_eq!(smtp.received().len(), 1);
+}

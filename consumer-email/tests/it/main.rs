@@ -1,0 +1,138 @@
+//! Tests of consumer-email: rules and letters without a broker, the mailer on a real nats-server and a real SMTP session.
+
+#![expect(clippy::unwrap_used, reason = "a test's own functions fail the test by panicking")]
+
+mod eml;
+mod http;
+mod letter;
+mod mail;
+mod mailer;
+mod smtp_server;
+
+use std::sync::Arc;
+
+use common::money::{Currency, Money};
+use common::order::PaymentMethod;
+use common::order::{
+    CancelReason, OrderCancelled, OrderConfirmed, OrderEvent, OrderItem, OrderPlaced, OrderShipped,
+};
+use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use consumer_email::letter::Sender;
+use consumer_email::mailer::Mailer;
+use consumer_email::transport::MailTransport;
+use eventkit::testing::NatsServer;
+use eventkit::{Aggregate, Cause, EntityId, Event, EventId, EventLog, EventSet, Recorded};
+
+fn id(text: &str) -> EntityId {
+    EntityId::new(text).unwrap()
+}
+
+fn eur(minor: i64) -> Money {
+    Money::new(minor, Currency::EUR).unwrap()
+}
+
+fn sender() -> Sender {
+    Sender::new("The Shop <shop@example.com>").unwrap()
+}
+
+/// An order of two things by somebody who can be written to.
+fn order(order_id: &str) -> OrderPlaced {
+    let item = |product_id, name: &str, quantity, price| OrderItem {
+        product_id: id(product_id),
+        product_name: name.to_owned(),
+        quantity,
+        unit_price: eur(price),
+    };
+    OrderPlaced {
+        order_id: id(order_id),
+        customer_id: id("c-1"),
+        customer_email: Some("alice@example.org".to_owned()),
+        items: vec![item("p-1", "Teapot", 1, 1999), item("p-2", "Cup", 3, 500)],
+        total: eur(3499),
+        payment_method: PaymentMethod::External {},
+    }
+}
+
+fn confirmed(order_id: &str) -> OrderConfirmed {
+    OrderConfirmed { order_id: id(order_id), payment_id: id(order_id) }
+}
+
+fn shipped(order_id: &str) -> OrderShipped {
+    OrderShipped { order_id: id(order_id), carrier: "Post".into(), tracking_number: "T-1".into() }
+}
+
+fn cancelled(order_id: &str) -> OrderCancelled {
+    OrderCancelled { order_id: id(order_id), reason: CancelReason::OutOfStock, detail: None }
+}
+
+fn payment(order_id: &str, status: PaymentStatus) -> PaymentProcessed {
+    PaymentProcessed {
+        payment_id: id(order_id),
+        order_id: id(order_id),
+        amount: eur(3499),
+        payment_method: PaymentMethodKind::Card,
+        status,
+        failure: (status == PaymentStatus::Failed).then(|| "card_declined".to_owned()),
+        reference: None,
+    }
+}
+
+/// A nats-server with the shop's streams.
+async fn log(server: &NatsServer) -> EventLog {
+    let client = server.client().await;
+    eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+    EventLog::new(client, "/test")
+}
+
+fn mailer(log: &EventLog, transport: impl MailTransport + 'static) -> Mailer {
+    Mailer::new(log.clone(), sender(), Arc::new(transport))
+}
+
+/// Orders and payments as far as these tests need them: whatever they say happened, happened.
+#[derive(Debug, Clone, Default)]
+struct AnyOrder;
+
+#[derive(Debug, Clone, Default)]
+struct AnyPayment;
+
+#[derive(Debug, thiserror::Error)]
+enum Never {}
+
+impl Aggregate for AnyOrder {
+    const ENTITY: &'static str = "order";
+    type Event = OrderEvent;
+    type Command = OrderEvent;
+    type Rejection = Never;
+
+    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &OrderEvent) {}
+}
+
+impl Aggregate for AnyPayment {
+    const ENTITY: &'static str = "payment";
+    type Event = PaymentEvent;
+    type Command = PaymentEvent;
+    type Rejection = Never;
+
+    fn decide(&self, happened: &PaymentEvent) -> Result<Vec<PaymentEvent>, Never> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &PaymentEvent) {}
+}
+
+/// Puts it on the log, and says how it stands there.
+async fn happens<A, E>(log: &EventLog, event: E) -> Recorded<E>
+where
+    A: Aggregate<Command = <A as Aggregate>::Event, Rejection = Never>,
+    A::Event: From<E>,
+    E: Event,
+{
+    let (entity_id, cause) = (event.entity_id().clone(), Cause::request(EventId::generate()));
+    let stored = log.store::<A>().execute(&entity_id, &A::Event::from(event), &cause).await.unwrap();
+    assert_eq!(stored.events[0].entity_id(), &entity_id);
+    log.read::<E>(&entity_id, stored.version).await.unwrap().unwrap()
+}
