@@ -70,7 +70,7 @@ impl<'a> Envelope<'a> {
             // First generation: the whole document is the data, and its version is the data's.
             wire.id = std::mem::take(&mut wire.flat_id);
             wire.time = std::mem::take(&mut wire.flat_time);
-            wire.dataversion = wire.flat_version;
+            wire.dataversion = wire.flat_version.or(Some(Count(1)));
             let data = serde_json::from_slice(body).map_err(DecodeError::NotAnEvent)?;
             let event_type = Cow::Owned(wire_name(&wire.flat_type));
             return Self { wire, event_type, data }.checked();

@@ -270,9 +270,7 @@ impl Service {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service")
-            .field("info", &self.info)
-            .finish_non_exhaustive()
+        f.debug_struct("Service").field("info", &self.info).finish_non_exhaustive()
     }
 }
 

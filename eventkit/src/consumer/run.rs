@@ -419,30 +419,24 @@ impl Runtime {
     ) -> anyhow::Result<()> {
         self.stopping.cancel();
         self.ready.clear();
-        while let Ok(pulled) = arrived.try_recv() {
-            self.hear(pulled);
-        }
-        let waiting: Vec<_> = self
-            .owned
-            .iter()
-            .filter(|(_, o)| matches!(o.stage, Stage::Waiting(_)))
-            .map(|(id, _)| *id)
-            .collect();
-        let (given_back, running) = (waiting.len(), self.tasks.len());
-        for id in waiting {
-            self.settle(id, Verdict::Nak(Duration::ZERO));
-        }
         let deadline = Instant::now() + self.limits.drain;
-        while !self.tasks.is_empty() {
+        let running = self.tasks.len();
+        let mut given_back = self.give_back(Duration::ZERO);
+        let mut pulling = true;
+        while pulling || !self.tasks.is_empty() {
             tokio::select! {
-                Some(finished) = self.tasks.join_next() => {
-                    let finished = finished?;
-                    let id = finished.id;
-                    self.finish(finished);
-                    // What failed just now is another replica's to try again.
-                    if self.owned.get(&id).is_some_and(|owned| matches!(owned.stage, Stage::Waiting(_))) {
-                        self.settle(id, Verdict::Nak(self.limits.retry_min));
+                // The pullers end by themselves, with what was on its way to them.
+                pulled = arrived.recv(), if pulling => match pulled {
+                    Some(pulled) => {
+                        self.hear(pulled);
+                        given_back += self.give_back(Duration::ZERO);
                     }
+                    None => pulling = false,
+                },
+                Some(finished) = self.tasks.join_next() => {
+                    self.finish(finished?);
+                    // What failed just now is another replica's to try again.
+                    self.give_back(self.limits.retry_min);
                 }
                 _ = extend.tick() => self.extend().await,
                 () = tokio::time::sleep_until(deadline) => break,
@@ -450,17 +444,29 @@ impl Runtime {
         }
         let abandoned = self.tasks.len();
         self.tasks.shutdown().await;
-        let ids: Vec<_> = self.owned.keys().copied().collect();
-        for id in ids {
-            self.settle(id, Verdict::Nak(self.limits.retry_min));
+        for owned in self.owned.values() {
+            let verdict = Verdict::Nak(self.limits.retry_min);
+            // The settler ends after us.
+            let _ = self.settlements.send(Settlement { reply: owned.reply.clone(), verdict });
         }
+        let name = &self.processor.consumer.name;
         tracing::info!(
-            consumer.name = self.processor.consumer.name,
+            consumer.name = name,
             given_back,
             finished = running - abandoned,
             abandoned,
-            "stopped",
+            "stopped"
         );
         Ok(())
+    }
+
+    /// Gives back whatever does not run, and tells how many that were.
+    fn give_back(&mut self, after: Duration) -> usize {
+        let waiting = self.owned.iter().filter(|(_, owned)| matches!(owned.stage, Stage::Waiting(_)));
+        let waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        for id in &waiting {
+            self.settle(*id, Verdict::Nak(after));
+        }
+        waiting.len()
     }
 }

@@ -1,6 +1,7 @@
 //! Both idempotency sets do what every one must; and what only the durable one can get wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use eventkit::inbox::{Claim, Inbox, InboxSettings, JetStreamInbox, Key, MemoryInbox, Turn};
 use eventkit::testing::{CONFORMANCE_LEASE, NatsServer, eventually, inbox_conformance};
@@ -37,13 +38,17 @@ async fn the_durable_set_conforms() {
 #[tokio::test]
 async fn marks_survive_a_server_that_is_killed_and_a_replica_that_missed_them() {
     let mut server = NatsServer::start().await;
-    let (one, two) = (open(&server.client().await).await, open(&server.client().await).await);
+    let clients = (server.client().await, server.client().await);
+    let (one, two) = (open(&clients.0).await, open(&clients.1).await);
     for n in 0..500 {
         one.done(Key::of_event(&format!("e-{n}"))).await.unwrap();
     }
     server.kill();
     server.restart().await;
-    // The other replica may not have heard of all of them before; it must not grant any of them now.
+    // The other replica may not have heard of all of them before; it must not grant any of them on the connection over
+    // which they would come again.
+    let connects = &clients.1.statistics().connects;
+    eventually(SOON, || async { (connects.load(Ordering::Acquire) == 2).then_some(()) }).await;
     for n in 0..500 {
         let key = Key::of_event(&format!("e-{n}"));
         let claim = eventually(SOON, || async { two.claim(key, Turn::First).await.ok() }).await;

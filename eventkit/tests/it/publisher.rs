@@ -94,7 +94,8 @@ async fn a_request_is_answered_or_fails_with_its_reason() {
     });
     let publisher = log.publisher();
     // The server hears of the subscriptions in its own time, and of the first before the second.
-    let answer = eventually(SOON, || async { publisher.request::<_, u32>("lamp.count", &7, SOON).await.ok() }).await;
+    let answer =
+        eventually(SOON, || async { publisher.request::<_, u32>("lamp.count", &7, SOON).await.ok() }).await;
     assert_eq!(answer, 7);
     let short = Duration::from_millis(100);
     let mute = publisher.request::<_, u32>("lamp.mute", &7, short).await;
