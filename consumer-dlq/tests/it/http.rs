@@ -1,0 +1,282 @@
+//! The routes of consumer-dlq, with a consumer that fails and a real stream of dead letters.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use common::order::{OrderConfirmed, OrderEvent};
+use consumer_dlq::archive::Archive;
+use consumer_dlq::http::router;
+use eventkit::testing::{NatsServer, eventually};
+use eventkit::{
+    Aggregate, Cause, CheckHandle, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError,
+    HandlerResult, Recorded,
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tower::ServiceExt;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Refuses some orders, and remembers what it saw and what it did.
+#[derive(Default)]
+struct Picky {
+    refused: Mutex<HashSet<&'static str>>,
+    seen: Mutex<Vec<String>>,
+    done: Mutex<Vec<(String, String)>>,
+}
+
+impl Handler<OrderConfirmed> for Picky {
+    async fn handle(&self, order: Recorded<OrderConfirmed>) -> HandlerResult {
+        let order_id = order.order_id.to_string();
+        self.seen.lock().unwrap().push(order_id.clone());
+        if self.refused.lock().unwrap().contains(order_id.as_str()) {
+            return Err(HandlerError::reject(anyhow::anyhow!("<b>no</b>").context("looking at the order")));
+        }
+        self.done.lock().unwrap().push((order_id, order.payment_id.to_string()));
+        Ok(())
+    }
+}
+
+/// A log, two consumers of which one is picky, and the archive.
+struct Shop {
+    _server: NatsServer,
+    log: EventLog,
+    picky: Arc<Picky>,
+    other: Arc<Picky>,
+    routes: Router,
+    stop: CancellationToken,
+    _tasks: Vec<AbortOnDropHandle<anyhow::Result<()>>>,
+}
+
+impl Shop {
+    async fn start(refused: impl IntoIterator<Item = &'static str>) -> Self {
+        let server = NatsServer::start().await;
+        let client = server.client().await;
+        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        let (picky, other) = (Arc::new(Picky::default()), Arc::new(Picky::default()));
+        picky.refused.lock().unwrap().extend(refused);
+        let archive = Archive::new(client.clone());
+        let routes = eventkit::http::complete(router(archive.clone(), common::catalog()));
+        let stop = CancellationToken::new();
+        let run = |name: &str, handler: &Arc<Picky>| {
+            let consumer = Consumer::new(name).on::<OrderConfirmed>(Arc::clone(handler));
+            AbortOnDropHandle::new(tokio::spawn(consumer.run(client.clone(), stop.clone())))
+        };
+        let following = tokio::spawn(archive.follow(CheckHandle::detached()));
+        let tasks = vec![run("picky", &picky), run("other", &other), AbortOnDropHandle::new(following)];
+        let log = EventLog::new(client, "/test");
+        Self { _server: server, log, picky, other, routes, stop, _tasks: tasks }
+    }
+
+    async fn confirmed(&self, order_id: &str) {
+        let id = |text| EntityId::new(text).unwrap();
+        let event = OrderEvent::from(OrderConfirmed { order_id: id(order_id), payment_id: id("p-1") });
+        let cause = Cause::request(EventId::generate());
+        self.log.store::<AnyOrder>().execute(event.entity_id(), &event, &cause).await.unwrap();
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
+        let answer = self.routes.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn list(&self, query: &str) -> Vec<Value> {
+        let (status, body) = self.ask(Method::GET, &format!("/dead-letters?{query}"), None).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let items = body["items"].as_array().unwrap().clone();
+        assert_eq!(body["total"], items.len());
+        items
+    }
+
+    /// The list, as soon as it has that many entries.
+    async fn listed(&self, query: &str, count: usize) -> Vec<Value> {
+        eventually(SOON, async || {
+            let items = self.list(query).await;
+            (items.len() == count).then_some(items)
+        })
+        .await
+    }
+
+    async fn done(&self) -> Vec<(String, String)> {
+        eventually(SOON, async || {
+            let done = self.picky.done.lock().unwrap().clone();
+            (!done.is_empty()).then_some(done)
+        })
+        .await
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Orders as far as these tests need them: whatever they say happened, happened.
+#[derive(Debug, Clone, Default)]
+struct AnyOrder;
+
+#[derive(Debug, thiserror::Error)]
+enum Never {}
+
+impl Aggregate for AnyOrder {
+    const ENTITY: &'static str = "order";
+    type Event = OrderEvent;
+    type Command = OrderEvent;
+    type Rejection = Never;
+
+    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &OrderEvent) {}
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_listed_and_shown_whole() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("consumer=picky&type=order.confirmed&class=rejected", 1).await;
+    let item = &items[0];
+    assert_eq!(item["status"], "open");
+    assert_eq!(item["error"], "looking at the order");
+    assert_eq!(item["subject"], "order.confirmed.o-1.1");
+    let id = item["id"].as_str().unwrap();
+    let (status, whole) = shop.ask(Method::GET, &format!("/dead-letters/{id}"), None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(whole["errors"], json!(["looking at the order", "<b>no</b>"]));
+    assert_eq!(whole["payload"]["json"]["data"]["order_id"], "o-1");
+    assert_eq!(whole["headers"]["Nats-Msg-Id"][0], whole["payload"]["json"]["id"]);
+    for nothing in ["consumer=other", "type=order.placed", "class=crashed", "status=dismissed"] {
+        assert_eq!(shop.list(nothing).await, [] as [Value; 0], "{nothing}");
+    }
+    for bad in ["class=sad", "status=lost", "page=0"] {
+        let (status, _) = shop.ask(Method::GET, &format!("/dead-letters?{bad}"), None).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_shown_byte_for_byte() {
+    let shop = Shop::start([]).await;
+    let client = shop.log.client();
+    client.publish("order.confirmed.o-1.1", b"\xff\x00poison".as_slice().into()).await.unwrap();
+    let items = shop.listed("class=undecodable&consumer=picky", 1).await;
+    let (_, whole) =
+        shop.ask(Method::GET, &format!("/dead-letters/{}", items[0]["id"].as_str().unwrap()), None).await;
+    assert_eq!(whole["payload"], json!({"bytes": 8, "json": null, "text": null, "base64": "/wBwb2lzb24="}));
+    assert!(shop.picky.seen.lock().unwrap().is_empty(), "the handler must not see it");
+}
+
+#[tokio::test]
+async fn a_redrive_reaches_the_consumer_that_failed_and_no_other() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("", 1).await;
+    let path = format!("/dead-letters/{}", items[0]["id"].as_str().unwrap());
+
+    let (status, entry) = shop.ask(Method::POST, &format!("{path}/redrive"), None).await;
+    assert_eq!((status, &entry["redrives"]), (StatusCode::ACCEPTED, &json!(1)));
+    // It fails again: one entry, open again.
+    eventually(SOON, async || {
+        let items = shop.list("status=open").await;
+        (items.len() == 1 && items[0]["redrives"] == 1).then_some(())
+    })
+    .await;
+    shop.picky.refused.lock().unwrap().clear();
+    let (status, entry) = shop.ask(Method::POST, &format!("{path}/redrive"), None).await;
+    assert_eq!((status, &entry["status"]), (StatusCode::ACCEPTED, &json!("redriven")));
+    assert_eq!(shop.done().await, [("o-1".to_owned(), "p-1".to_owned())]);
+    assert_eq!(*shop.other.seen.lock().unwrap(), ["o-1"], "the other consumer has seen it once");
+    assert_eq!(shop.list("status=redriven").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_redrive_with_new_data_is_handled_with_the_new_data() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("", 1).await;
+    let path = format!("/dead-letters/{}/redrive", items[0]["id"].as_str().unwrap());
+    for (body, expected) in [
+        (json!({"data": {"order_id": "o-2"}}), StatusCode::UNPROCESSABLE_ENTITY),
+        (json!({"date": {}}), StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        let (status, problem) = shop.ask(Method::POST, &path, Some(body)).await;
+        assert_eq!(status, expected, "{problem}");
+    }
+    let mended = json!({"data": {"order_id": "o-2", "payment_id": "p-2"}});
+    let (status, _) = shop.ask(Method::POST, &path, Some(mended)).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert_eq!(shop.done().await, [("o-2".to_owned(), "p-2".to_owned())]);
+}
+
+#[tokio::test]
+async fn many_are_redriven_by_filter() {
+    let shop = Shop::start(["o-1", "o-2", "o-3"]).await;
+    for order_id in ["o-1", "o-2", "o-3"] {
+        shop.confirmed(order_id).await;
+    }
+    shop.listed("status=open", 3).await;
+    let redrive = async |filter: Value| {
+        shop.ask(Method::POST, "/dead-letters/redrive", Some(json!({ "filter": filter }))).await
+    };
+    assert_eq!(redrive(json!({"consumer": "other"})).await.1, json!({"redriven": 0, "left": 0}));
+    assert_eq!(redrive(json!({"consumers": "picky"})).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    shop.picky.refused.lock().unwrap().clear();
+    let (status, answer) = redrive(json!({"consumer": "picky", "type": "order.confirmed"})).await;
+    assert_eq!((status, answer), (StatusCode::ACCEPTED, json!({"redriven": 3, "left": 0})));
+    eventually(SOON, async || (shop.picky.done.lock().unwrap().len() == 3).then_some(())).await;
+    assert_eq!(shop.list("status=open").await.len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_dismissed_is_put_away_and_not_lost() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("", 1).await;
+    let path = format!("/dead-letters/{}", items[0]["id"].as_str().unwrap());
+    for _ in 0..2 {
+        assert_eq!(shop.ask(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    }
+    assert_eq!(shop.list("").await.len(), 0);
+    assert_eq!(shop.list("status=dismissed").await.len(), 1);
+    let (status, whole) = shop.ask(Method::GET, &path, None).await;
+    assert_eq!((status, &whole["status"]), (StatusCode::OK, &json!("dismissed")));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found_and_strangers_on_the_stream_are_left_out() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.log.client().publish("dlq.events.x.y.z", "hello".into()).await.unwrap();
+    shop.confirmed("o-1").await;
+    shop.listed("", 1).await;
+    for (method, path) in [
+        (Method::GET, "/dead-letters/nothing"),
+        (Method::DELETE, "/dead-letters/nothing"),
+        (Method::POST, "/dead-letters/nothing/redrive"),
+    ] {
+        assert_eq!(shop.ask(method, path, None).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere_and_writes_no_html_of_others() {
+    let shop = Shop::start([]).await;
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let answer = shop.routes.clone().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let page = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    for foreign in ["http://", "https://", "src=", "@import", "url(", "innerHTML", "insertAdjacent"] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+}
