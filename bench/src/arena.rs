@@ -9,8 +9,9 @@ use eventkit::subject::EVENTS;
 use eventkit::testing::NatsServer;
 use futures::{StreamExt, TryStreamExt};
 
+use crate::measure::Sample;
 use crate::raw;
-use crate::scenario::{Before, Scenario};
+use crate::scenario::{Before, Scenario, Side};
 
 /// How many accounts there are, and how many events each has.
 pub(crate) const ACCOUNTS: usize = 2_000;
@@ -38,8 +39,19 @@ impl Arena {
         Ok(Self { server: NatsServer::with_config(sync).await, orders: 0 })
     }
 
+    /// Lets one side do the work, on a worker of the runtime as in a service. (The main thread is not one.)
+    pub(crate) async fn sample(
+        &mut self,
+        scenario: &Scenario,
+        side: Side,
+        messages: usize,
+    ) -> Result<Sample> {
+        let run = self.prepared(scenario, messages).await?;
+        tokio::spawn(side(run)).await?
+    }
+
     /// Makes the server ready for a run.
-    pub(crate) async fn prepared(&mut self, scenario: &Scenario, messages: usize) -> Result<Run> {
+    async fn prepared(&mut self, scenario: &Scenario, messages: usize) -> Result<Run> {
         let client = self.server.client().await;
         let js = jetstream::new(client.clone());
         match scenario.before {

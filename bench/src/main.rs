@@ -18,14 +18,15 @@ mod report;
 mod scenario;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use arena::Arena;
 use report::{Line, Report};
-use scenario::{Scenario, Side};
+use scenario::Scenario;
 
 /// Compare the kit with async-nats doing the same work by hand
 #[derive(Debug, Parser)]
@@ -47,9 +48,19 @@ struct CommandLine {
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
 
+    /// Run one side only and compare nothing: for a profiler
+    #[arg(long, value_name = "SIDE")]
+    profile: Option<OneSide>,
+
     /// Show what there is, and stop
     #[arg(long)]
     list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OneSide {
+    Kit,
+    Raw,
 }
 
 impl CommandLine {
@@ -59,8 +70,17 @@ impl CommandLine {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let command_line = CommandLine::parse();
+async fn main() -> ExitCode {
+    match run(&CommandLine::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
     let scenarios = scenario::all();
     if command_line.list {
         for Scenario { name, about, .. } in &scenarios {
@@ -73,7 +93,16 @@ async fn main() -> anyhow::Result<()> {
     PrometheusBuilder::new().install_recorder().context("starting the metrics")?;
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
 
+    if command_line.wants(memory::NAME) && command_line.profile.is_none() {
+        memory::binary()?;
+    }
     let pairs = command_line.pairs.unwrap_or(if command_line.quick { 3 } else { 5 }).max(1);
+    if let Some(side) = command_line.profile {
+        for scenario in scenarios.iter().filter(|scenario| command_line.wants(scenario.name)) {
+            run_one_side(scenario, side, pairs).await?;
+        }
+        return Ok(());
+    }
     let mut report = Report::default();
     for scenario in scenarios.iter().filter(|scenario| command_line.wants(scenario.name)) {
         let line = compare(scenario, pairs, command_line.quick).await;
@@ -95,11 +124,7 @@ async fn compare(scenario: &Scenario, pairs: usize, quick: bool) -> anyhow::Resu
     let mut arena = Arena::open(scenario.sync_always).await?;
     let mut line = Line::new(scenario, messages);
     for pair in 0..=pairs {
-        // On a worker of the runtime, as in a service; the main thread is not one.
-        let mut sample = async |side: Side| {
-            let run = arena.prepared(scenario, messages).await?;
-            tokio::spawn(side(run)).await?
-        };
+        let mut sample = async |side| arena.sample(scenario, side, messages).await;
         let (kit, raw) = if pair % 2 == 0 {
             let kit = sample(scenario.kit).await?;
             (kit, sample(scenario.raw).await?)
@@ -113,4 +138,14 @@ async fn compare(scenario: &Scenario, pairs: usize, quick: bool) -> anyhow::Resu
         }
     }
     Ok(line)
+}
+
+async fn run_one_side(scenario: &Scenario, side: OneSide, times: usize) -> anyhow::Result<()> {
+    let mut arena = Arena::open(scenario.sync_always).await?;
+    let side = if side == OneSide::Kit { scenario.kit } else { scenario.raw };
+    for _ in 0..times {
+        let sample = arena.sample(scenario, side, scenario.messages).await?;
+        println!("{:22} {:>8.0}/s", scenario.name, sample.rate());
+    }
+    Ok(())
 }

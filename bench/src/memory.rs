@@ -97,7 +97,7 @@ pub(crate) async fn measure(quick: bool) -> Result<Memory> {
 }
 
 /// The service's binary, built in the same profile, beside this one.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let binary = std::env::current_exe()?.with_file_name(SERVICE);
     ensure!(binary.is_file(), "{} is not built: cargo build --release -p {SERVICE}", binary.display());
     Ok(binary)
