@@ -77,7 +77,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Asks it to stop (SIGTERM). It may take its time; see [`Process::stopped_within`].
+    /// Asks it to stop (SIGTERM). It may take its time; see [`Process::stopped_by`].
     pub fn ask_to_stop(&mut self) {
         // Not after it was waited for: the id could be another's by then.
         if self.ended().is_none() {

@@ -12,7 +12,7 @@ use crate::{Options, Ports, System, Workspace, nats_server};
 /// Where a system runs; the same for `up` and `demo`.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// Directory for everything that is kept: NATS' store, the services' files, the logs
+    /// Directory for everything that is kept: NATS' store, the services' files, the logs [default: data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
