@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask check`: what a change must pass.
+//! `cargo xtask test` and `cargo xtask check`: what a change must pass; and `cargo xtask bench`.
 
 use std::process::{Command, Stdio};
 
@@ -22,6 +22,19 @@ pub fn test(workspace: &Workspace, only: &[String]) -> Result<()> {
     } else {
         run(&["test", "--workspace", "--all-features"], only)
     }
+}
+
+/// Runs the benchmark, on release builds; `arguments` go to it.
+pub fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let nats_server = nats_server::find_or_fetch(workspace)?;
+    run(cargo()
+        .args(["build", "--release", "--package", "bench", "--package", "consumer-email"])
+        .current_dir(&workspace.root))?;
+    run(cargo()
+        .args(["run", "--quiet", "--release", "--package", "bench", "--"])
+        .args(arguments)
+        .env("NATS_SERVER", &nats_server)
+        .current_dir(&workspace.root))
 }
 
 /// Runs everything that CI runs: formatting, lints, documentation, dependencies, tests.

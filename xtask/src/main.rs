@@ -26,6 +26,12 @@ enum Command {
     },
     /// Run everything that CI runs: formatting, lints, documentation, dependencies, tests
     Check,
+    /// Compare the kit's speed with async-nats doing the same work by hand: `cargo xtask bench --help`
+    Bench {
+        /// What to run and how
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write a consumer crate and add it to the workspace, to `up` and to docker-compose.yml
     NewConsumer(NewConsumer),
 }
@@ -48,6 +54,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(place) => up::up(&workspace, place).await,
         Command::Test { only } => check::test(&workspace, &only),
         Command::Check => check::check(&workspace),
+        Command::Bench { arguments } => check::bench(&workspace, &arguments),
         Command::NewConsumer(wanted) => new_consumer::new_consumer(&workspace, &wanted).map(drop),
     }
 }
