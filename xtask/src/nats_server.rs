@@ -58,6 +58,7 @@ fn pip_install(requirements: &Path, into: &Path) -> Result<()> {
         .args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
         .args(["--require-hashes", "--requirement"])
         .arg(requirements)
+        .env("PIP_ROOT_USER_ACTION", "ignore") // it warns root about system directories; this is not one
         .arg("--target")
         .arg(into)
         .status()
