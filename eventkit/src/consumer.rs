@@ -22,6 +22,7 @@ use crate::envelope::DecodeError;
 use crate::health::CheckHandle;
 use crate::inbox::{Claim, Grant, Inbox, Key, Turn};
 use crate::subject::{self, EventSubject};
+use crate::timers::due_prefix;
 use crate::{Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Recorded};
 
 /// A consumer under construction: a durable name, handlers, and limits.
@@ -43,6 +44,9 @@ pub struct Consumer {
     name: String,
     routes: HashMap<&'static str, Route>,
     adopted: HashMap<&'static str, Route>,
+    timers: HashMap<&'static str, Route>,
+    /// What stands before the subjects of its timers.
+    due_prefix: String,
     limits: Limits,
     lanes: OrderBy,
     service_version: String,
@@ -113,10 +117,13 @@ impl Consumer {
     /// A consumer that keeps its place under `name`, the name of its durable. Renaming it starts from the beginning of
     /// the log, with an empty idempotency set: every effect is repeated.
     pub fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            due_prefix: due_prefix(&name),
+            name,
             routes: HashMap::new(),
             adopted: HashMap::new(),
+            timers: HashMap::new(),
             limits: Limits::default(),
             lanes: OrderBy::Entity,
             service_version: "unknown".to_owned(),
@@ -139,6 +146,13 @@ impl Consumer {
     #[must_use]
     pub fn adopt<E: Event>(mut self, handler: impl Handler<E>) -> Self {
         self.adopted.insert(E::TYPE, route::<E>(handler));
+        self
+    }
+
+    /// Handles a timer that was set for this consumer, by [`crate::Timers::set`].
+    #[must_use]
+    pub fn on_timer<E: Event>(mut self, handler: impl Handler<E>) -> Self {
+        self.timers.insert(E::TYPE, route::<E>(handler));
         self
     }
 
@@ -345,8 +359,13 @@ impl Processor {
     /// Reads the event and makes its handler ready to run.
     fn decode(&self, delivery: &Delivery) -> Result<(Key, BoxFuture<'static, HandlerResult>), DecodeError> {
         let envelope = Envelope::decode(&delivery.payload)?;
-        let stored = EventSubject::parse(&delivery.subject);
-        let routes = if stored.is_some() { &self.consumer.routes } else { &self.consumer.adopted };
+        let due = delivery.subject.strip_prefix(&self.consumer.due_prefix);
+        let stored = EventSubject::parse(due.unwrap_or(&delivery.subject));
+        let routes = match (due, stored) {
+            (Some(_), _) => &self.consumer.timers,
+            (None, Some(_)) => &self.consumer.routes,
+            (None, None) => &self.consumer.adopted,
+        };
         let route = routes
             .get(envelope.event_type())
             .ok_or_else(|| DecodeError::UnknownType(envelope.event_type().to_owned()))?;

@@ -48,6 +48,9 @@ pub use consumer::{Consumer, OrderBy};
 
 pub mod inbox;
 
+mod timers;
+pub use timers::{TIMERS, Timers};
+
 mod dead_letter;
 pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
 

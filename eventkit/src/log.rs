@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::envelope::{CONTENT_TYPE, DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
-use crate::{Aggregate, EntityId, Event, EventStore, Publisher, Recorded};
+use crate::{Aggregate, EntityId, Event, EventStore, Publisher, Recorded, Timers};
 
 /// The subject whose last sequence an append expects. (async-nats has no constant for it; nats-server 2.11.)
 pub(crate) const CHECK_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -58,6 +58,11 @@ impl EventLog {
     /// A publisher of events that belong to no aggregate.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self.clone())
+    }
+
+    /// Timers that come to `consumer`.
+    pub fn timers(&self, consumer: &str) -> Timers {
+        Timers::new(self.clone(), consumer)
     }
 
     /// The connection.

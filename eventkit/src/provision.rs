@@ -13,7 +13,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use serde_json::{Map, Value};
 use tracing::info;
 
-use crate::{Catalog, DLQ, subject};
+use crate::{Catalog, DLQ, TIMERS, subject};
 
 /// The stream that keeps what the server says about consumers that gave up on a message.
 pub const ADVISORIES: &str = "ADVISORIES";
@@ -76,10 +76,11 @@ pub enum ProvisionError {
     },
 }
 
-/// Creates or updates the three streams of a deployment: the events of `catalog`, the dead letters, the advisories.
+/// Creates or updates the streams of a deployment: the events of `catalog`, the dead letters, the timers, the advisories.
 pub async fn streams(client: &Client, catalog: &Catalog, replicas: usize) -> Result<(), ProvisionError> {
     let js = jetstream::new(client.clone());
-    for wanted in [events(catalog, replicas), dead_letters(replicas), advisories(replicas)] {
+    for wanted in [events(catalog, replicas), dead_letters(replicas), timers(replicas), advisories(replicas)]
+    {
         stream(&js, wanted).await?;
     }
     Ok(())
@@ -115,6 +116,21 @@ pub fn dead_letters(replicas: usize) -> Config {
         duplicate_window: DUPLICATE_WINDOW,
         max_message_size: MAX_DEAD_LETTER_BYTES,
         compression: Some(Compression::S2),
+        ..Config::default()
+    }
+}
+
+/// The stream of timers: set on `timer.set.>`, and put on `timer.due.>` by the server when their time has come.
+pub fn timers(replicas: usize) -> Config {
+    Config {
+        name: TIMERS.into(),
+        description: Some("Timers that are set, and those that are due".into()),
+        subjects: vec!["timer.>".into()],
+        num_replicas: replicas,
+        allow_message_schedules: true,
+        allow_message_ttl: true,
+        allow_rollup: true,
+        allow_direct: true,
         ..Config::default()
     }
 }

@@ -28,7 +28,7 @@ use crate::dead_letter::redrive_subject;
 use crate::health::CheckHandle;
 use crate::inbox::{InboxSettings, JetStreamInbox, Turn};
 use crate::subject::{self, EVENTS};
-use crate::{DLQ, DeadLetter, Envelope, Original};
+use crate::{DLQ, DeadLetter, Envelope, Original, TIMERS};
 
 /// How long storing a dead letter is put off after a failure.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
@@ -38,7 +38,11 @@ impl Consumer {
     /// was running has ended or its time is up. An error means that it could not start.
     pub async fn run(mut self, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
         self.limits.check().with_context(|| format!("consumer {}", self.name))?;
-        ensure!(!self.filters().is_empty(), "consumer {} handles nothing", self.name);
+        ensure!(
+            !(self.filters().is_empty() && self.timers.is_empty()),
+            "consumer {} handles nothing",
+            self.name
+        );
         let js = async_nats::jetstream::new(client.clone());
         let inbox = if let Some(inbox) = self.inbox.take() {
             inbox
@@ -51,15 +55,16 @@ impl Consumer {
             Arc::new(JetStreamInbox::open(client.clone(), &self.name, settings).await?)
         };
         let (pulled, arrived) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(self.limits.window + 1));
+        // One place each for redrives and timers.
+        let room = Arc::new(Semaphore::new(self.limits.window + 2));
         let mut pullers = JoinSet::new();
-        for (durable, health) in
-            [(self.events(), self.health.clone()), (self.redrives(), CheckHandle::detached())]
-        {
+        for durable in self.durables() {
             // Once before anything runs, so that a refusal ends the program.
             durable.bind(&js, DeliverPolicy::All).await?;
             let Limits { window, concurrency, .. } = self.limits;
             let for_events = durable.stream == EVENTS;
+            let speaks = for_events || (durable.stream == TIMERS && self.filters().is_empty());
+            let health = if speaks { self.health.clone() } else { CheckHandle::detached() };
             let puller = Puller {
                 client: client.clone(),
                 js: js.clone(),
@@ -83,18 +88,23 @@ impl Consumer {
         settler.await.context("the settler ended")
     }
 
-    fn events(&self) -> Durable {
-        Durable {
-            stream: EVENTS,
+    /// What it reads: events, what it is asked to try again, and timers.
+    fn durables(&self) -> Vec<Durable> {
+        let durable = |stream, filters| Durable {
+            stream,
             name: self.name.clone(),
-            filters: self.filters(),
+            filters,
             ack_wait: self.limits.ack_wait,
             max_ack_pending: self.limits.max_ack_pending,
+        };
+        let mut durables = vec![durable(DLQ, vec![redrive_subject(&self.name)])];
+        if !self.filters().is_empty() {
+            durables.push(durable(EVENTS, self.filters()));
         }
-    }
-
-    fn redrives(&self) -> Durable {
-        Durable { stream: DLQ, filters: vec![redrive_subject(&self.name)], ..self.events() }
+        if !self.timers.is_empty() {
+            durables.push(durable(TIMERS, vec![format!("{}>", self.due_prefix)]));
+        }
+        durables
     }
 }
 
@@ -110,8 +120,8 @@ impl Limits {
     }
 }
 
-/// Names a message: whether it is a redrive, and its sequence in its stream.
-type Id = (bool, u64);
+/// Names a message: its stream, and its sequence there.
+type Id = (&'static str, u64);
 
 /// A message that was pulled and is not settled.
 struct Owned {
@@ -221,7 +231,7 @@ impl Runtime {
         match pulled {
             Pulled::Message(arrival) => self.admit(arrival),
             Pulled::Oldest(stream, answer) => {
-                let of_stream = self.owned.keys().filter(|(redrive, _)| *redrive == (stream == DLQ));
+                let of_stream = self.owned.keys().filter(|(of, _)| *of == stream);
                 // A puller that does not wait any more has been stopped.
                 let _ = answer.send(of_stream.map(|(_, sequence)| *sequence).min());
             }
@@ -255,12 +265,12 @@ impl Runtime {
         Arrival { message, stream, sequence, delivered }: Arrival,
     ) -> Option<(Id, Delivery, Owned)> {
         let reply = message.reply?;
-        let id = (stream == DLQ, sequence);
+        let id = (stream, sequence);
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (stream.to_owned(), message.headers.unwrap_or_default());
         let (subject, payload) = (message.subject.into_string(), message.payload);
         let mut delivery = Delivery { subject, payload, sequence, turn, redrives: 0, first_failed_at: None };
-        if id.0
+        if id.0 == DLQ
             && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
         {
             let Original { stream: from, sequence, subject, headers: original, .. } = letter.original;
@@ -287,7 +297,10 @@ impl Runtime {
         };
         match envelope {
             Some(envelope) => envelope.correlation_id().hash(&mut hasher),
-            None => subject::entity_key(&delivery.subject).hash(&mut hasher),
+            None => {
+                let due = delivery.subject.strip_prefix(&self.processor.consumer.due_prefix);
+                subject::entity_key(due.unwrap_or(&delivery.subject)).hash(&mut hasher);
+            }
         }
         hasher.finish()
     }

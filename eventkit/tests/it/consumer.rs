@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::{Client, HeaderMap};
+use chrono::{TimeDelta, Utc};
 use eventkit::inbox::MemoryInbox;
 use eventkit::testing::{NatsServer, eventually};
 use eventkit::{
@@ -583,6 +584,30 @@ async fn other_producers_events_are_adopted_and_their_nonsense_is_a_dead_letter(
     assert!(adopted[1].starts_with("b 60 W"));
     let letter = dead_letters(&client, 1).await.remove(0);
     assert_eq!(letter.original.payload, "nonsense");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn timers_are_kept_apart_come_when_due_and_survive_the_server() {
+    let mut server = NatsServer::start().await;
+    let client = server.client().await;
+    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let log = EventLog::new(client.clone(), "/test");
+    let (notes, why) = (Notes::default(), cause());
+    let (past, later) = (Utc::now() - TimeDelta::hours(1), Utc::now() + TimeDelta::seconds(2));
+    for (lamp, at) in [("a", later), ("b", past), ("c", later)] {
+        log.timers("c").set(at, &lit(lamp, lamp), &why).await.unwrap();
+    }
+    log.timers("other").set(past, &lit("x", "not ours"), &why).await.unwrap();
+    // Set again, as after a redelivery: it is the same timer.
+    log.timers("c").set(past, &lit("b", "b"), &why).await.unwrap();
+    server.kill();
+    server.restart().await;
+    let running = run(quick("c").on_timer::<LampLit>(note(&notes)), &client);
+    let mut all = notes.reach(3).await;
+    all.sort();
+    assert_eq!(all, ["a", "b", "c"]);
+    assert!(Utc::now() >= later - TimeDelta::seconds(1), "none came before its time");
     running.stop().await;
 }
 

@@ -1,0 +1,58 @@
+//! Timers: an event that comes to one consumer at some time, kept by the server (ADR-51, message schedules).
+
+use async_nats::header::{HeaderMap, NATS_SCHEDULE, NATS_SCHEDULE_TARGET, NATS_SCHEDULE_TTL};
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::envelope::CONTENT_TYPE;
+use crate::log::Outgoing;
+use crate::publisher::publish_retrying;
+use crate::{Cause, Envelope, Event, EventLog, PublishError, subject};
+
+/// The stream of timers that are set, and of those that are due.
+pub const TIMERS: &str = "TIMERS";
+
+/// How long a due timer waits for its consumer.
+const KEPT_FOR: &str = "168h";
+
+/// Sets timers for one consumer, which handles them with [`crate::Consumer::on_timer`].
+///
+/// There is one timer for each type of event and entity: setting it again replaces it. A timer that is not needed any
+/// more may go off; its handler gives a command, and the aggregate answers "already so".
+#[derive(Debug, Clone)]
+pub struct Timers {
+    log: EventLog,
+    consumer: String,
+}
+
+impl Timers {
+    pub(crate) fn new(log: EventLog, consumer: &str) -> Self {
+        Self { log, consumer: consumer.to_owned() }
+    }
+
+    /// Has `event` come to the consumer at `at`, to the second; at once if that is past. When this returns, the server
+    /// has stored it. The event is a message to the consumer, not a fact: it does not stand on the log.
+    pub async fn set<E: Event>(
+        &self,
+        at: DateTime<Utc>,
+        event: &E,
+        cause: &Cause,
+    ) -> Result<(), PublishError> {
+        let id = cause.event_id(E::TYPE, event.entity_id(), 0);
+        let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id);
+        let due = format!("{}{}", due_prefix(&self.consumer), subject::event(E::TYPE, event.entity_id(), 0));
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_SCHEDULE, format!("@at {}", at.to_rfc3339_opts(SecondsFormat::Secs, true)));
+        headers.insert(NATS_SCHEDULE_TARGET, due);
+        headers.insert(NATS_SCHEDULE_TTL, KEPT_FOR);
+        headers.insert("content-type", CONTENT_TYPE);
+        // One subject per timer: the server keeps one schedule per subject.
+        let set = format!("timer.set.{}.{}.{}", self.consumer, E::TYPE, event.entity_id());
+        let payload = Envelope::encode(&meta, event)?.into();
+        publish_retrying(&self.log, &Outgoing { subject: set.into(), headers, payload }).await.map(|_| ())
+    }
+}
+
+/// What stands before the event's own subject where a due timer is delivered.
+pub(crate) fn due_prefix(consumer: &str) -> String {
+    format!("timer.due.{consumer}.")
+}
