@@ -1,7 +1,9 @@
 //! Timers: an event that comes to one consumer at some time, kept by the server (ADR-51, message schedules).
 
+use std::time::Duration;
+
 use async_nats::header::{HeaderMap, NATS_SCHEDULE, NATS_SCHEDULE_TARGET, NATS_SCHEDULE_TTL};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{SecondsFormat, Utc};
 
 use crate::envelope::CONTENT_TYPE;
 use crate::log::Outgoing;
@@ -29,19 +31,16 @@ impl Timers {
         Self { log, consumer: consumer.to_owned() }
     }
 
-    /// Has `event` come to the consumer at `at`, to the second; at once if that is past. When this returns, the server
-    /// has stored it. The event is a message to the consumer, not a fact: it does not stand on the log.
-    pub async fn set<E: Event>(
-        &self,
-        at: DateTime<Utc>,
-        event: &E,
-        cause: &Cause,
-    ) -> Result<(), PublishError> {
+    /// Has `event` come to the consumer `after` so long, to the second. When this returns, the server has stored it. The event is a message to the consumer, not a fact: it does not stand on the log.
+    pub async fn set<E: Event>(&self, after: Duration, event: &E, cause: &Cause) -> Result<(), PublishError> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);
         let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id);
         let due = format!("{}{}", due_prefix(&self.consumer), subject::event(E::TYPE, event.entity_id(), 0));
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_SCHEDULE, format!("@at {}", at.to_rfc3339_opts(SecondsFormat::Secs, true)));
+        headers.insert(
+            NATS_SCHEDULE,
+            format!("@at {}", (Utc::now() + after).to_rfc3339_opts(SecondsFormat::Secs, true)),
+        );
         headers.insert(NATS_SCHEDULE_TARGET, due);
         headers.insert(NATS_SCHEDULE_TTL, KEPT_FOR);
         headers.insert("content-type", CONTENT_TYPE);

@@ -17,9 +17,14 @@ use common::payment::PaymentProcessed;
 use common::stock::StockRejected;
 use eventkit::{Consumer, OrderBy};
 
-/// The service's one consumer. Its name is the durable's: renaming it handles the whole log again.
+/// The name of the service's one durable, and of its timers. Renaming it handles the whole log again.
+pub const CONSUMER: &str = "order-service";
+
+/// The service's one consumer.
 pub fn consumer(saga: saga::OrderSaga, adopter: adopter::OrderAdopter) -> Consumer {
-    Consumer::new("order-service")
+    Consumer::new(CONSUMER)
+        .on::<OrderPlaced>(saga.clone())
+        .on_timer::<saga::OrderOverdue>(saga.clone())
         .on::<PaymentProcessed>(saga.clone())
         .on::<StockRejected>(saga)
         .adopt::<OrderPlaced>(adopter.clone())

@@ -1,18 +1,37 @@
 //! Order service: users and orders. Everything is wired here.
 
-use eventkit::{NoSettings, Service, about};
+use std::time::Duration;
+
+use clap::Args;
+use eventkit::{Service, about};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
-use order_service::saga::OrderSaga;
+use order_service::saga::{OrderSaga, Patience};
+
+/// Settings of order-service.
+#[derive(Debug, Args)]
+struct Settings {
+    /// How many seconds an order waits for its stock and its payment before it is cancelled
+    #[arg(long, env = "ORDER_PATIENCE_SECS", default_value_t = 15 * 60, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    order_patience_secs: u64,
+
+    /// The same for an order that is paid outside the shop
+    #[arg(long, env = "OUTSIDE_ORDER_PATIENCE_SECS", default_value_t = 24 * 60 * 60, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    outside_order_patience_secs: u64,
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let (mut service, _) = Service::start::<NoSettings>(about!(port = 8081), common::catalog()).await?;
+    let (mut service, settings) = Service::start::<Settings>(about!(port = 8081), common::catalog()).await?;
     let log = service.log().clone();
     let (users, orders) = (log.store(), log.store());
     let (user_list, order_list) = (service.view(), service.view());
 
-    let saga = OrderSaga::new(orders.clone());
+    let patience = Patience {
+        ours: Duration::from_secs(settings.order_patience_secs),
+        outside: Duration::from_secs(settings.outside_order_patience_secs),
+    };
+    let saga = OrderSaga::new(orders.clone(), patience);
     let adopter = OrderAdopter::new(orders.clone());
     service.consume(order_service::consumer(saga, adopter));
     service.serve(Api { users, orders, user_list, order_list }.routes());

@@ -1,9 +1,15 @@
-//! The order saga: what the rest of the shop reports moves an order on. It only gives commands; the order decides.
+//! The order saga: what the rest of the shop reports moves an order on, and an order that nobody answers for is cancelled.
+//! It only gives commands; the order decides.
 
-use common::order::CancelReason;
+use std::time::Duration;
+
+use common::order::{CancelReason, OrderPlaced, PaymentMethod};
 use common::payment::{PaymentProcessed, PaymentStatus};
 use common::stock::{StockRejected, StockShortage};
-use eventkit::{Cause, EntityId, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded};
+use eventkit::{
+    Cause, EntityId, Event, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded, Timers,
+};
+use serde::{Deserialize, Serialize};
 
 use crate::order::{Order, OrderCommand, OrderRejection};
 
@@ -11,12 +17,39 @@ use crate::order::{Order, OrderCommand, OrderRejection};
 #[derive(Debug, Clone)]
 pub struct OrderSaga {
     orders: EventStore<Order>,
+    timers: Timers,
+    patience: Patience,
+}
+
+/// How long an order waits to be confirmed before it is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// One that the shop reserves and charges itself.
+    pub ours: Duration,
+    /// One that is paid outside.
+    pub outside: Duration,
+}
+
+/// The timer of an order: it should have been confirmed by now. A message of the service to itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderOverdue {
+    /// The order.
+    pub order_id: EntityId,
+}
+
+impl Event for OrderOverdue {
+    const TYPE: &'static str = "order.overdue";
+
+    fn entity_id(&self) -> &EntityId {
+        &self.order_id
+    }
 }
 
 impl OrderSaga {
     /// A saga over these orders.
-    pub fn new(orders: EventStore<Order>) -> Self {
-        Self { orders }
+    pub fn new(orders: EventStore<Order>, patience: Patience) -> Self {
+        let timers = orders.log().timers(crate::CONSUMER);
+        Self { orders, timers, patience }
     }
 
     async fn tell(&self, order_id: &EntityId, command: OrderCommand, cause: &Cause) -> HandlerResult {
@@ -27,6 +60,24 @@ impl OrderSaga {
             Err(ExecuteError::Rejected(reason)) => Err(HandlerError::reject(reason)),
             Err(failure) => Err(failure.into()),
         }
+    }
+}
+
+impl Handler<OrderPlaced> for OrderSaga {
+    async fn handle(&self, order: Recorded<OrderPlaced>) -> HandlerResult {
+        let patience = match order.payment_method {
+            PaymentMethod::External {} => self.patience.outside,
+            PaymentMethod::Account { .. } | PaymentMethod::Card { .. } => self.patience.ours,
+        };
+        let overdue = OrderOverdue { order_id: order.order_id.clone() };
+        Ok(self.timers.set(patience, &overdue, &order.cause()).await?)
+    }
+}
+
+impl Handler<OrderOverdue> for OrderSaga {
+    async fn handle(&self, overdue: Recorded<OrderOverdue>) -> HandlerResult {
+        let command = OrderCommand::Cancel { reason: CancelReason::TimedOut, detail: None };
+        self.tell(&overdue.order_id, command, &overdue.cause()).await
     }
 }
 

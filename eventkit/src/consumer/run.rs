@@ -295,12 +295,11 @@ impl Runtime {
             OrderBy::Entity => None,
             OrderBy::Correlation => Envelope::decode(&delivery.payload).ok(),
         };
-        match envelope {
-            Some(envelope) => envelope.correlation_id().hash(&mut hasher),
-            None => {
-                let due = delivery.subject.strip_prefix(&self.processor.consumer.due_prefix);
-                subject::entity_key(due.unwrap_or(&delivery.subject)).hash(&mut hasher);
-            }
+        if let Some(envelope) = envelope {
+            envelope.correlation_id().hash(&mut hasher);
+        } else {
+            let due = delivery.subject.strip_prefix(&self.processor.consumer.due_prefix);
+            subject::entity_key(due.unwrap_or(&delivery.subject)).hash(&mut hasher);
         }
         hasher.finish()
     }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
-use order_service::saga::OrderSaga;
+use order_service::saga::{OrderSaga, Patience};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
@@ -50,6 +50,11 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) async fn start() -> Self {
+        let hour = Duration::from_hours(1);
+        Self::with_patience(Patience { ours: hour, outside: hour }).await
+    }
+
+    pub(crate) async fn with_patience(patience: Patience) -> Self {
         let server = NatsServer::start().await;
         let client = server.client().await;
         eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
@@ -61,7 +66,7 @@ impl Desk {
             user_list: View::follow(client.clone()),
             order_list: View::follow(client.clone()),
         };
-        let (saga, adopter) = (OrderSaga::new(orders.clone()), OrderAdopter::new(orders.clone()));
+        let (saga, adopter) = (OrderSaga::new(orders.clone(), patience), OrderAdopter::new(orders.clone()));
         let consumer = order_service::consumer(saga, adopter)
             .retry_delays(Duration::from_millis(20), Duration::from_millis(100));
         let stop = CancellationToken::new();

@@ -1,7 +1,10 @@
 //! The saga: what stock and payments report moves an order on, once.
 
+use std::time::Duration;
+
 use common::payment::PaymentStatus;
 use order_service::order::OrderStatus;
+use order_service::saga::Patience;
 use serde_json::json;
 
 use crate::desk::Desk;
@@ -63,5 +66,18 @@ async fn a_payment_that_comes_before_its_order_waits_for_it() {
     desk.pay("o-1", "o-1", PaymentStatus::Success).await;
     desk.place("o-1").await;
     desk.becomes("o-1", OrderStatus::Confirmed).await;
+    assert_eq!(desk.dead_letters().await, 0);
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_answers_for_is_cancelled_and_no_other_is() {
+    let second = Duration::from_secs(1);
+    let desk = Desk::with_patience(Patience { ours: second * 2, outside: second * 3600 }).await;
+    desk.place("paid").await;
+    desk.pay("paid", "paid", PaymentStatus::Success).await;
+    desk.place("forgotten").await;
+    desk.becomes("forgotten", OrderStatus::Cancelled).await;
+    assert_eq!(desk.get("/orders/forgotten").await.body["cancel_reason"], "timed_out");
+    assert_eq!(desk.get("/orders/paid").await.body["status"], "Confirmed");
     assert_eq!(desk.dead_letters().await, 0);
 }
