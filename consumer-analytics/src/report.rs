@@ -135,7 +135,7 @@ pub struct FailureReport {
 pub struct ProductReport {
     /// Which.
     pub product_id: EntityId,
-    /// Its name in the last order.
+    /// Its name in the latest order.
     pub name: String,
     /// How many orders it is in.
     pub orders: i64,

@@ -104,6 +104,8 @@ pub(crate) struct Customer {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Product {
     pub(crate) name: String,
+    /// When the order was placed that the name is from.
+    named_at: Option<DateTime<Utc>>,
     pub(crate) orders: i64,
     pub(crate) units_ordered: i64,
     pub(crate) units_sold: i64,
@@ -234,8 +236,8 @@ impl Totals {
         for (index, item) in placed.items.iter().enumerate() {
             let product = self.products.entry(item.product_id.clone()).or_default();
             let units = i64::from(item.quantity) * times;
-            if product.name != *item.name {
-                product.name = item.name.to_string();
+            if product.named_at < Some(placed.at) {
+                (product.named_at, product.name) = (Some(placed.at), item.name.to_string());
             }
             product.units_ordered += units;
             if !placed.items.iter().take(index).any(|before| before.product_id == item.product_id) {

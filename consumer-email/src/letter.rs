@@ -202,6 +202,9 @@ fn because_failed(payment: &PaymentProcessed) -> &'static str {
         Some("account_not_open") => ": there is no such account",
         Some("currency_mismatch") => ": the account is in another currency",
         Some("card_declined") => ": the card was declined",
+        Some("card_insufficient_funds") => ": the card does not have the means",
+        Some("card_expired") => ": the card has expired",
+        Some("invalid_card_token") => ": there is no such card",
         _ => "",
     }
 }
