@@ -104,9 +104,17 @@ impl Workspace {
     }
 }
 
-/// The cargo that started this command.
+/// The cargo that started this command, without what it told us about this crate: build scripts that look at those
+/// variables (ring's does) would run, and compile, again after every switch between `cargo` and `cargo xtask`.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let about_this_crate = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    for (name, _) in std::env::vars_os() {
+        if about_this_crate.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Runs a command to its end, its output on this terminal.
