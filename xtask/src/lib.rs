@@ -15,5 +15,6 @@ pub use ports::{PortLease, Ports};
 mod system;
 pub use system::{Ended, Options, System};
 pub mod check;
+pub mod demo;
 pub mod new_consumer;
 pub mod up;

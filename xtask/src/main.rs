@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::demo::{self, Demo};
 use xtask::new_consumer::{self, NewConsumer};
 use xtask::up::Place;
 use xtask::{Workspace, check, up};
@@ -19,6 +20,8 @@ struct CommandLine {
 enum Command {
     /// Start everything, show what runs where, and stay until Ctrl-C
     Up(Place),
+    /// Start everything, drive orders through every path, audit what became of them, and stop
+    Demo(Demo),
     /// Run every test
     Test {
         /// Only tests whose names contain one of these
@@ -52,6 +55,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     let workspace = Workspace::find()?;
     match command {
         Command::Up(place) => up::up(&workspace, place).await,
+        Command::Demo(wanted) => demo::demo(&workspace, wanted).await,
         Command::Test { only } => check::test(&workspace, &only),
         Command::Check => check::check(&workspace),
         Command::Bench { arguments } => check::bench(&workspace, &arguments),

@@ -65,7 +65,7 @@ pub async fn up(workspace: &Workspace, place: Place) -> Result<()> {
 }
 
 /// Waits for Ctrl-C, SIGTERM or a closed terminal; says which.
-fn told_to_stop() -> Result<impl Future<Output = &'static str>> {
+pub(crate) fn told_to_stop() -> Result<impl Future<Output = &'static str>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
