@@ -1,0 +1,78 @@
+//! How far it is, for people who watch and for tests that interfere.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts what is done, and says so where somebody watches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    shown: bool,
+    /// Whether the last line can be written over.
+    rewritable: bool,
+    total: AtomicUsize,
+    placed: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl Progress {
+    /// Says everything on this terminal.
+    pub fn shown() -> Self {
+        Self { shown: true, rewritable: std::io::stdout().is_terminal(), ..Self::default() }
+    }
+
+    /// Says nothing.
+    pub fn silent() -> Self {
+        Self::default()
+    }
+
+    /// How many orders have been accepted so far.
+    pub fn placed(&self) -> usize {
+        self.placed.load(Ordering::Relaxed)
+    }
+
+    /// How many orders have come to their end so far.
+    pub fn ended(&self) -> usize {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// The next thing begins.
+    pub fn step(&self, what: &str) {
+        if self.shown {
+            println!("  {what}");
+        }
+    }
+
+    pub(super) fn orders(&self, total: usize) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    pub(super) fn one_placed(&self) {
+        self.placed.fetch_add(1, Ordering::Relaxed);
+        self.show_counts();
+    }
+
+    pub(super) fn one_ended(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.show_counts();
+    }
+
+    fn show_counts(&self) {
+        let (placed, ended, total) = (self.placed(), self.ended(), self.total.load(Ordering::Relaxed));
+        let done = ended == total;
+        // Where lines stay, a few of them are enough.
+        let due = self.rewritable || done || (placed + ended) % (total / 2).max(1) == 0;
+        if !self.shown || !due {
+            return;
+        }
+        let line = format!("  orders: {placed} of {total} placed, {ended} ended");
+        let mut out = std::io::stdout().lock();
+        // A terminal that is gone is no reason to stop.
+        drop(if self.rewritable && !done {
+            write!(out, "\r{line}\x1b[K").and_then(|()| out.flush())
+        } else if self.rewritable {
+            writeln!(out, "\r{line}\x1b[K")
+        } else {
+            writeln!(out, "{line}")
+        });
+    }
+}
