@@ -1,1 +1,73 @@
-//! x
+//! A shop of real processes for each end-to-end test (`tests/it`): started, driven, interfered with, audited.
+//!
+//! The services' binaries must be built; `cargo xtask test` does that first.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use xtask::demo::{Ledger, Position, Progress, Shop, Traffic, audit};
+use xtask::{Options, PortLease, Ports, System, Workspace};
+
+/// What a killed process was busy with is delivered again after half a minute, and may be held up so more than once.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// A shop of a test's own. Dropping it kills every process.
+#[derive(Debug)]
+pub struct RunningShop {
+    /// Its processes.
+    pub system: System,
+    /// The same, as a client sees it.
+    pub shop: Shop,
+    before: Position,
+    data: TempDir,
+    _ports: PortLease,
+}
+
+impl RunningShop {
+    /// Starts everything on free ports, and waits until it is ready.
+    pub async fn start() -> Result<Self> {
+        let workspace = Workspace::find()?;
+        let lease = PortLease::take(&workspace)?;
+        let data = tempfile::Builder::new().prefix("e2e-").tempdir_in(&workspace.target)?;
+        let options = Options {
+            data_dir: data.path().to_owned(),
+            ports: Ports::from_base(Some(lease.base()))?,
+            nats: None,
+            show_logs: false,
+            env: Vec::new(),
+        };
+        let system = System::start(&workspace, options).await?;
+        let shop = Shop::of(&system).await?.with_patience(PATIENCE);
+        let before = shop.position().await?;
+        Ok(Self { system, shop, before, data, _ports: lease })
+    }
+
+    /// Waits until the count has grown by `more`, or for `at_most`: traffic that waits for what was killed cannot grow.
+    pub async fn after(&self, progress: &Progress, more: usize, at_most: Duration) -> Result<()> {
+        let events = || progress.placed() + progress.ended();
+        let wanted = events() + more;
+        let shop = self.shop.clone().with_patience(at_most);
+        shop.wait_for(async || Ok((events() >= wanted).then_some(()))).await.map(drop)
+    }
+
+    /// Waits until all is quiet, audits, and stops everything. Fails, and leaves all data where it is, if anything is off.
+    pub async fn audited(self, traffic: Traffic) -> Result<()> {
+        let audited = async {
+            self.shop.quiet().await?;
+            let ledger = Ledger::read(&self.shop, self.before, traffic).await?;
+            let audit = audit(&ledger);
+            if audit.wrong() > 0 {
+                bail!("the audit found something off:\n{audit}");
+            }
+            Ok(())
+        };
+        match audited.await {
+            Ok(()) => self.system.stop().await,
+            Err(error) => {
+                let kept = self.data.keep();
+                Err(error).with_context(|| format!("the logs and all data are in {}", kept.display()))
+            }
+        }
+    }
+}

@@ -29,6 +29,9 @@ use clap::{Args, ValueEnum};
 use crate::up::told_to_stop;
 use crate::{Options, PortLease, Ports, System, Workspace, nats_server};
 
+/// How many orders are under way at once.
+const AT_ONCE: usize = 8;
+
 /// What the demo does, and where.
 #[derive(Debug, Clone, Args)]
 pub struct Demo {
@@ -110,7 +113,7 @@ async fn run(shop: &Shop, orders: usize) -> Result<Audit> {
     let progress = Progress::shown();
     shop.ready().await?;
     let before = shop.position().await?;
-    let traffic = Traffic::drive(shop, orders, &progress).await?;
+    let traffic = Traffic::drive(shop, orders, AT_ONCE, &progress).await?;
     progress.step("waiting until nothing is left to be done");
     shop.quiet().await?;
     progress.step("reading the log, the stock, the accounts, the mails, the numbers and the dead letters");

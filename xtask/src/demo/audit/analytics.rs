@@ -19,10 +19,10 @@ use crate::demo::{Ending, Shop};
 #[derive(Debug, Clone, Default)]
 pub struct Analytics {
     pub(super) summary: Summary,
-    pub(super) methods: Vec<Method>,
+    pub(super) methods: Vec<MethodNumbers>,
     pub(super) failures: Vec<Failure>,
-    pub(super) products: Vec<Product>,
-    pub(super) customers: Vec<Customer>,
+    pub(super) products: Vec<ProductNumbers>,
+    pub(super) customers: Vec<CustomerNumbers>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -72,7 +72,7 @@ struct Durations {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Method {
+pub(super) struct MethodNumbers {
     method: String,
     total: i64,
     pub(super) succeeded: i64,
@@ -87,7 +87,7 @@ pub(super) struct Failure {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Product {
+pub(super) struct ProductNumbers {
     product_id: EntityId,
     orders: i64,
     units_ordered: i64,
@@ -96,7 +96,7 @@ pub(super) struct Product {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Customer {
+pub(super) struct CustomerNumbers {
     customer_id: EntityId,
     orders: i64,
     cancelled: i64,
@@ -115,7 +115,7 @@ impl Analytics {
     pub(in crate::demo) async fn read(shop: &Shop) -> Result<Self> {
         #[derive(Deserialize)]
         struct Payments {
-            methods: Vec<Method>,
+            methods: Vec<MethodNumbers>,
             failures: Vec<Failure>,
         }
         const SERVICE: &str = "consumer-analytics";
@@ -300,7 +300,7 @@ fn order_counts(orders: &[Fate<'_>]) -> OrderCounts {
         placed: of(|order| order.ending.is_none()),
         confirmed: of(|order| order.ending == Some(Ending::Confirmed)),
         shipped: of(|order| order.ending == Some(Ending::Shipped)),
-        cancelled: of(|order| order.is_cancelled()),
+        cancelled: of(|order| matches!(order.ending, Some(Ending::Cancelled(_)))),
     }
 }
 
@@ -357,14 +357,14 @@ fn time_to_payment(orders: &[Fate<'_>]) -> Durations {
     Durations { count, average_ms: (count > 0).then(|| divided(sum, count)) }
 }
 
-fn methods(payments: &[PaymentFate]) -> Vec<Method> {
+fn methods(payments: &[PaymentFate]) -> Vec<MethodNumbers> {
     let names: BTreeSet<&str> = payments.iter().map(|p| p.processed.payment_method.label()).collect();
     let method = |name: &str| {
         let with = || payments.iter().filter(|p| p.processed.payment_method.label() == name);
         let taken = || with().filter(|payment| payment.succeeded());
         let (total, succeeded) = (count(with().count()), count(taken().count()));
         let paid = sums(taken().map(|payment| payment.processed.amount));
-        Method { method: name.to_owned(), total, succeeded, failed: total - succeeded, paid }
+        MethodNumbers { method: name.to_owned(), total, succeeded, failed: total - succeeded, paid }
     };
     names.into_iter().map(method).collect()
 }
@@ -377,14 +377,14 @@ fn failures(payments: &[PaymentFate]) -> Vec<Failure> {
     failures.into_iter().map(|(reason, count)| Failure { reason: reason.to_owned(), count }).collect()
 }
 
-fn products(orders: &[Fate<'_>]) -> Vec<Product> {
+fn products(orders: &[Fate<'_>]) -> Vec<ProductNumbers> {
     let lines = || orders.iter().flat_map(|order| order.placed.items.iter().map(move |item| (order, item)));
     let ids: BTreeSet<&EntityId> = lines().map(|(_, item)| &item.product_id).collect();
     let product = |id: &EntityId| {
         let ordered = || lines().filter(|(_, item)| item.product_id == *id);
         let sold = || ordered().filter(|(order, _)| order.is_sold());
         let of_order: BTreeSet<_> = ordered().map(|(order, _)| &order.placed.order_id).collect();
-        Product {
+        ProductNumbers {
             product_id: id.clone(),
             orders: count(of_order.len()),
             units_ordered: ordered().map(|(_, item)| i64::from(item.quantity)).sum(),
@@ -397,11 +397,11 @@ fn products(orders: &[Fate<'_>]) -> Vec<Product> {
     ids.into_iter().map(product).collect()
 }
 
-fn customers(orders: &[Fate<'_>]) -> Vec<Customer> {
+fn customers(orders: &[Fate<'_>]) -> Vec<CustomerNumbers> {
     let ids: BTreeSet<&EntityId> = orders.iter().map(|order| &order.placed.customer_id).collect();
     let customer = |id: &EntityId| {
         let own = || orders.iter().filter(|order| order.placed.customer_id == *id);
-        Customer {
+        CustomerNumbers {
             customer_id: id.clone(),
             orders: count(own().count()),
             cancelled: count(own().filter(|order| order.is_cancelled()).count()),

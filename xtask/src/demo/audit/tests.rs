@@ -264,10 +264,10 @@ fn a_log_with_gaps_or_doubles_is_found() {
         shop.tamper("order.shipped.o-1.3", |event| event.meta.id = first);
     });
     finds("log", "holds another entity's event", |shop| {
-        shop.log[0].subject = "account.opened.other.1".to_owned()
+        shop.log[0].subject = "account.opened.other.1".to_owned();
     });
     finds("log", "cannot be read: broken", |shop| {
-        shop.log[0].content = Content::Unreadable("broken".to_owned())
+        shop.log[0].content = Content::Unreadable("broken".to_owned());
     });
 }
 
@@ -346,7 +346,7 @@ fn numbers_that_differ_from_the_log_are_found() {
 #[test]
 fn a_dead_letter_that_is_missing_or_too_many_is_found() {
     finds("dead letters", "the poison is not in the stream DLQ", |shop| {
-        shop.traffic.poison.push(b"{".to_vec())
+        shop.traffic.poison.push(b"{".to_vec());
     });
     finds("dead letters", "the stream DLQ also holds dlq.events.x.order.placed (1): broken", |shop| {
         let (sequence, subject) = (1, "dlq.events.x.order.placed".to_owned());

@@ -1,0 +1,5 @@
+//! The whole system as processes, black box: orders in, an audit of everything at the end.
+
+mod crashes;
+mod orders;
+mod outsider;
