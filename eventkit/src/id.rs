@@ -1,18 +1,17 @@
 //! The two kinds of identifier: of an entity (a subject token) and of an event (a CloudEvents `id`).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 /// The identity of one entity: an order, an account, a warehouse.
 ///
 /// It is one NATS subject token: 1 to 64 of `A-Z a-z 0-9 _ -`. Anything else is refused where it enters the
 /// system, because a dot or a wildcard in it would change which subject an event is stored under.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "Cow<'_, str>")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId(Arc<str>);
 
 impl EntityId {
@@ -31,7 +30,7 @@ impl EntityId {
 
     /// A new, time-ordered identifier (UUIDv7).
     pub fn generate() -> Self {
-        Self(Uuid::now_v7().to_string().into())
+        Self(text_of(Uuid::now_v7()))
     }
 
     /// The identifier as text.
@@ -44,8 +43,7 @@ impl EntityId {
 ///
 /// Ours are UUIDv7, or derived from the event that caused them ([`crate::Cause::derive`]). Those of other
 /// producers are taken as they come: 1 to 128 visible ASCII characters.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "Cow<'_, str>")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Arc<str>);
 
 impl EventId {
@@ -74,8 +72,13 @@ impl EventId {
 
 impl From<Uuid> for EventId {
     fn from(id: Uuid) -> Self {
-        Self(id.to_string().into())
+        Self(text_of(id))
     }
+}
+
+fn text_of(id: Uuid) -> Arc<str> {
+    let mut text = Uuid::encode_buffer();
+    (&*id.hyphenated().encode_lower(&mut text)).into()
 }
 
 /// A text that cannot be an identifier. Its message is safe to show to a client.
@@ -133,17 +136,33 @@ macro_rules! text {
             }
         }
 
-        impl TryFrom<Cow<'_, str>> for $name {
-            type Error = InvalidId;
-
-            fn try_from(id: Cow<'_, str>) -> Result<Self, InvalidId> {
-                Self::new(id)
-            }
-        }
-
         impl From<$name> for String {
             fn from(id: $name) -> Self {
                 id.0.as_ref().to_owned()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an identifier as a string")
+                    }
+
+                    fn visit_str<E: de::Error>(self, id: &str) -> Result<$name, E> {
+                        $name::new(id).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
     };
