@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::header::{HeaderMap, HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::{Client, Request, StatusCode, Subject};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -133,9 +133,13 @@ impl EventLog {
         Ok(stored)
     }
 
-    /// Publishes a message and awaits the server's acknowledgement, once.
-    pub(crate) async fn publish_once(&self, message: &Outgoing) -> Result<Ack, PublishFailure> {
-        publish_once(self.client(), message, ANSWER_WITHIN).await
+    /// Publishes a message and awaits the server's acknowledgement, once, for at most `wait`.
+    pub(crate) async fn publish_once(
+        &self,
+        message: &Outgoing,
+        wait: Duration,
+    ) -> Result<Ack, PublishFailure> {
+        publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await
     }
 }
 
@@ -195,7 +199,7 @@ impl Outgoing {
     pub(crate) fn event(subject: impl Into<Subject>, message_id: &str, payload: Vec<u8>) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, message_id);
-        headers.insert("content-type", CONTENT_TYPE);
+        headers.insert(const { HeaderName::from_static("content-type") }, CONTENT_TYPE);
         Self { subject: subject.into(), headers, payload: payload.into() }
     }
 

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Request;
-use backon::{ExponentialBuilder, Retryable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::log::{Ack, Outgoing, PublishFailure};
 use crate::{Cause, Envelope, Event, EventId, EventLog, subject};
 
 /// How many publishes of one publisher wait for their acknowledgement at once.
 const WINDOW: usize = 256;
+
+/// Between attempts: doubled for each further one, and shortened at random by up to half.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Publishes events that stand for themselves: a reading, a signal. Cheap to clone; clones share the window.
 ///
@@ -111,22 +115,22 @@ impl Publisher {
 
 /// Publishes until it is acknowledged, refused, or the log's deadline has passed; always under the same id.
 pub(crate) async fn publish_retrying(log: &EventLog, message: &Outgoing) -> Result<Ack, PublishError> {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(Duration::from_secs(1))
-        .without_max_times()
-        .with_jitter();
-    let worth_another = |failure: &PublishFailure| {
-        matches!(failure, PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))
-    };
-    let publish =
-        (|| log.publish_once(message)).retry(pauses).when(worth_another).notify(|failure, pause| {
-            tracing::debug!(error = %failure, ?pause, subject = %message.subject, "publish again");
-        });
-    tokio::time::timeout(log.deadline(), publish)
-        .await
-        .map_err(|_| PublishError::Unavailable(format!("not acknowledged within {:?}", log.deadline())))?
-        .map_err(PublishError::from)
+    let deadline = Instant::now() + log.deadline();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let failure = match log.publish_once(message, left).await {
+            Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => failure,
+            answered => return answered.map_err(PublishError::from),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(PublishError::unavailable(format!("not acknowledged within {:?}", log.deadline())));
+        }
+        tracing::debug!(error = %failure, ?pause, subject = %message.subject, "publish again");
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 /// An event that was not acknowledged.

@@ -228,7 +228,7 @@ impl<A: Aggregate> EventStore<A> {
             ids.push(event_id);
         }
         let ack = match messages.as_slice() {
-            [message] => self.log.publish_once(message).await?,
+            [message] => self.log.publish_once(message, Duration::MAX).await?,
             batch => self.publish_batch(batch).await?,
         };
         Ok((ids, ack))
@@ -256,7 +256,7 @@ impl<A: Aggregate> EventStore<A> {
         }
         let mut headers = with_place(&last.headers, messages.len());
         headers.insert("Nats-Batch-Commit", "1");
-        self.log.publish_once(&Outgoing { headers, ..last.clone() }).await
+        self.log.publish_once(&Outgoing { headers, ..last.clone() }, Duration::MAX).await
     }
 
     /// The answer to a command that was carried out before.
