@@ -7,7 +7,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 /// How many settlements go out before one of them is asked to be confirmed.
-const BATCH: usize = 512;
+const BATCH: usize = 1024;
+
+/// How long settlements are gathered, so that a confirmation vouches for many.
+const GATHERED_FOR: Duration = Duration::from_millis(2);
 
 /// How long a confirmation, or a place in the client's queue, is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -46,8 +49,16 @@ pub(super) async fn settle_all(
     consumer: String,
     mut settlements: mpsc::UnboundedReceiver<Settlement>,
 ) {
+    let lost = metrics::counter!("eventkit_lost_acks_total", "consumer" => consumer.clone());
     let mut batch = Vec::with_capacity(BATCH);
-    while settlements.recv_many(&mut batch, BATCH).await > 0 {
+    while let Some(first) = settlements.recv().await {
+        batch.push(first);
+        tokio::time::sleep(GATHERED_FOR).await;
+        while batch.len() < BATCH
+            && let Ok(more) = settlements.try_recv()
+        {
+            batch.push(more);
+        }
         let last = batch.pop();
         let sent = tokio::time::timeout(ANSWER_WITHIN, async {
             for Settlement { reply, verdict } in batch.drain(..) {
@@ -65,7 +76,7 @@ pub(super) async fn settle_all(
             Err(_) => format!("no answer within {ANSWER_WITHIN:?}"),
         };
         batch.clear();
-        metrics::counter!("eventkit_lost_acks_total", "consumer" => consumer.clone()).increment(1);
+        lost.increment(1);
         tracing::warn!(
             consumer.name = consumer,
             error = failure,
