@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::{self, Context};
 use async_nats::{Client, StatusCode, Subject, Subscriber};
 use futures::StreamExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -43,7 +43,7 @@ pub(super) struct Arrival {
     pub(super) stream: &'static str,
     pub(super) sequence: u64,
     /// How often it was delivered, this time included.
-    pub(super) delivered: i64,
+    pub(super) delivered: u64,
 }
 
 /// A puller of one durable.
@@ -193,13 +193,39 @@ impl Puller {
                 bail!("status {status} {}", message.description.as_deref().unwrap_or_default());
             }
         }
-        let message = jetstream::Message { message, context: self.js.clone() };
-        let info = message.info().map_err(|error| anyhow!(error))?;
-        let (sequence, delivered) = (info.stream_sequence, info.delivered);
+        let place = message.reply.as_deref().and_then(read_place);
+        let (sequence, delivered) =
+            place.ok_or_else(|| anyhow!("a message without its place: {message:?}"))?;
         *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
         *expected = expected.saturating_sub(1);
-        let arrival = Arrival { message: message.message, stream: self.durable.stream, sequence, delivered };
+        let arrival = Arrival { message, stream: self.durable.stream, sequence, delivered };
         self.pulled.send(Pulled::Message(arrival))?;
         Ok(())
+    }
+}
+
+/// A message's sequence in its stream, and how often it was delivered, from its reply subject (ADR-15):
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.…`, with domain and account after `ACK` in the longer form.
+fn read_place(reply: &str) -> Option<(u64, u64)> {
+    let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+    let before = if tokens.clone().count() < 9 { 2 } else { 4 };
+    let mut numbers = tokens.skip(before).map(str::parse);
+    let delivered = numbers.next()?.ok()?;
+    Some((numbers.next()?.ok()?, delivered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_messages_place_is_read_from_either_form_of_its_reply_subject() {
+        let short = "$JS.ACK.EVENTS.mailer.2.17.9.1760000000000000000.3";
+        assert_eq!(read_place(short), Some((17, 2)));
+        let long = "$JS.ACK._.ACCHASH.EVENTS.mailer.2.17.9.1760000000000000000.3.token";
+        assert_eq!(read_place(long), Some((17, 2)));
+        for other in ["", "_INBOX.x", "$JS.ACK.EVENTS.mailer", "$JS.ACK.EVENTS.mailer.x.17.9.1.3"] {
+            assert_eq!(read_place(other), None, "{other}");
+        }
     }
 }
