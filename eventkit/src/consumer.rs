@@ -17,6 +17,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::envelope::DecodeError;
 use crate::health::CheckHandle;
@@ -315,8 +316,8 @@ pub(crate) struct Processor {
 }
 
 impl Processor {
-    /// The life of one delivery: decode, claim, handle, mark.
-    pub(crate) async fn process(&self, delivery: &Delivery) -> Disposition {
+    /// The life of one delivery: decode, claim, handle, mark. `slot` is its place among the handlers that run at once.
+    pub(crate) async fn process(&self, delivery: &Delivery, slot: OwnedSemaphorePermit) -> Disposition {
         let (key, handling) = match self.decode(delivery) {
             Ok(decoded) => decoded,
             Err(error) => return self.give_up(None, FailureClass::Undecodable, &error.into(), 0, None),
@@ -336,7 +337,10 @@ impl Processor {
         if grant.attempt > self.consumer.limits.max_attempts {
             return self.give_up_started_too_often(key, grant, first_failed_at);
         }
-        match self.handle(handling).await {
+        let handled = self.handle(handling).await;
+        // What waits for its mark keeps no other handler waiting, so that many are marked in one write.
+        drop(slot);
+        match handled {
             Ok(()) => match self.inbox.done(key).await {
                 Ok(()) => Disposition::Ack,
                 Err(error) => {

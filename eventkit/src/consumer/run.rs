@@ -1,6 +1,7 @@
 //! The runtime of a consumer: one task owns every message that was pulled, buffered or running. It keeps the lanes in
 //! order, extends deadlines, and passes on what was decided.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -128,7 +129,7 @@ struct Owned {
     /// Where it is settled.
     reply: Subject,
     headers: HeaderMap,
-    stream: String,
+    stream: Cow<'static, str>,
     lane: u64,
     /// When the server was last told that it is being worked on.
     extended_at: Instant,
@@ -168,8 +169,10 @@ struct Runtime {
     owned: HashMap<Id, Owned>,
     /// The messages of each lane in order; the first of each is the one that runs or waits for its retry.
     lanes: HashMap<u64, VecDeque<Id>>,
-    /// What may run as soon as fewer than `concurrency` do.
+    /// What may run as soon as there is a slot.
     ready: VecDeque<Id>,
+    /// As many as handlers may run at once.
+    slots: Arc<Semaphore>,
     retries: DelayQueue<Id>,
     tasks: JoinSet<Finished>,
     stopping: CancellationToken,
@@ -189,6 +192,7 @@ impl Runtime {
         Self {
             handled: count("handled"),
             dead: count("dead_letter"),
+            slots: Arc::new(Semaphore::new(consumer.limits.concurrency)),
             limits: consumer.limits.clone(),
             lanes_by: consumer.lanes,
             processor: Arc::new(Processor { consumer, inbox, alone: tokio::sync::Mutex::default() }),
@@ -215,6 +219,8 @@ impl Runtime {
             tokio::select! {
                 _ = arrived.recv_many(&mut arrivals, 256) => arrivals.drain(..).for_each(|pulled| self.hear(pulled)),
                 Some(finished) = self.tasks.join_next() => self.finish(finished?),
+                // A slot is free: it is taken below.
+                _ = Arc::clone(&self.slots).acquire_owned(), if !self.ready.is_empty() => {}
                 Some(due) = self.retries.next() => self.ready.push_back(due.into_inner()),
                 _ = extend.tick() => self.extend().await,
                 () = stop.cancelled() => {}
@@ -267,14 +273,14 @@ impl Runtime {
         let reply = message.reply?;
         let id = (stream, sequence);
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
-        let (mut stream, mut headers) = (stream.to_owned(), message.headers.unwrap_or_default());
+        let (mut stream, mut headers) = (Cow::Borrowed(stream), message.headers.unwrap_or_default());
         let (subject, payload) = (message.subject.into_string(), message.payload);
         let mut delivery = Delivery { subject, payload, sequence, turn, redrives: 0, first_failed_at: None };
         if id.0 == DLQ
             && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
         {
             let Original { stream: from, sequence, subject, headers: original, .. } = letter.original;
-            (stream, headers) = (from, original);
+            (stream, headers) = (from.into(), original);
             delivery = Delivery { subject, sequence, redrives: letter.redrives, ..delivery };
         }
         let owned = Owned {
@@ -306,7 +312,9 @@ impl Runtime {
 
     /// Starts what may run, as far as concurrency allows.
     fn start_ready(&mut self) {
-        while self.tasks.len() < self.limits.concurrency {
+        while !self.ready.is_empty()
+            && let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+        {
             let Some(id) = self.ready.pop_front() else { return };
             let Some(owned) = self.owned.get_mut(&id) else { continue };
             let Stage::Waiting(mut delivery) = std::mem::replace(&mut owned.stage, Stage::Running) else {
@@ -318,7 +326,7 @@ impl Runtime {
             }
             let processor = Arc::clone(&self.processor);
             self.tasks.spawn(async move {
-                let disposition = processor.process(&delivery).await;
+                let disposition = processor.process(&delivery, slot).await;
                 Finished { id, delivery, outcome: Outcome::Decided(disposition) }
             });
         }
@@ -365,7 +373,7 @@ impl Runtime {
             service_version: self.processor.consumer.service_version.clone(),
             redrives: delivery.redrives,
             original: Original {
-                stream: owned.stream.clone(),
+                stream: owned.stream.clone().into_owned(),
                 sequence: delivery.sequence,
                 subject: delivery.subject.clone(),
                 headers: owned.headers.clone(),

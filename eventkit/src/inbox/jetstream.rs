@@ -18,6 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use metrics::Gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -74,6 +75,7 @@ struct Shared {
     client: Client,
     consumer: String,
     set: Mutex<Set>,
+    marks: Gauge,
     /// The last sequence of the stream that the set contains.
     seen: watch::Sender<u64>,
     /// The connection, by its number, on which the set was last known to be complete.
@@ -90,6 +92,7 @@ impl JetStreamInbox {
             set: Mutex::new(Set::new(&settings)),
             client: client.clone(),
             consumer: consumer.to_owned(),
+            marks: metrics::gauge!("eventkit_inbox_marks", "consumer" => consumer.to_owned()),
             seen: watch::Sender::new(0),
             complete_on: AtomicU64::new(0),
         });
@@ -292,8 +295,7 @@ impl Shared {
             }
         }
         set.forget_old(Utc::now());
-        metrics::gauge!("eventkit_inbox_marks", "consumer" => self.consumer.clone())
-            .set(lossy(set.done.len()));
+        self.marks.set(lossy(set.done.len()));
         drop(set);
         self.seen.send_replace(message.sequence);
     }
