@@ -13,7 +13,8 @@ use consumer_email::smtp::{Smtp, SmtpUrl};
 use consumer_email::transport::MailTransport;
 use eventkit::{Consumer, Service};
 
-/// How often a mail is tried: a mail server may be away for about eight minutes before mails become dead letters.
+/// How often a mail is tried: a mail server may be away for some minutes (three and a half at
+/// least) before mails become dead letters.
 const MAX_ATTEMPTS: u32 = 20;
 
 /// Settings of consumer-email.

@@ -207,7 +207,7 @@ impl Follower {
     async fn pause_after(&mut self, error: &anyhow::Error) {
         self.source = None;
         self.failures = self.failures.saturating_add(1);
-        metrics::counter!("follower_restarts_total", "stream" => self.stream.clone()).increment(1);
+        metrics::counter!("eventkit_follower_restarts_total", "stream" => self.stream.clone()).increment(1);
         let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
         let pause = pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5));
         warn!(

@@ -130,7 +130,7 @@ async fn keep<P: Projection>(inner: Arc<Inner<P>>, client: Client, check: CheckH
     let name = name_of::<P>();
     let filters = P::Event::TYPES.iter().copied().map(of_type).collect();
     let mut follower = Follower::new(client, EVENTS, filters, 1);
-    let position = gauge!("view_watermark", "view" => name);
+    let position = gauge!("eventkit_view_watermark", "view" => name);
     loop {
         follower.opened().await;
         let followed = tokio::select! {
@@ -171,7 +171,7 @@ impl<P: Projection> Inner<P> {
         match stored.decode(P::Event::decode) {
             Ok(event) => self.projection.write().unwrap_or_else(PoisonError::into_inner).apply(&event),
             Err(StoreError::Corrupt { subject, source, .. }) => {
-                counter!("view_undecodable_total", "view" => name).increment(1);
+                counter!("eventkit_view_undecodable_total", "view" => name).increment(1);
                 error!(view.name = name, subject, sequence, error = %source, "an event was left out: it cannot be read");
             }
             Err(other) => error!(view.name = name, sequence, error = %other, "an event was left out"),

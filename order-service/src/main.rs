@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use eventkit::{Service, about};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
@@ -12,12 +13,17 @@ use order_service::saga::{OrderSaga, Patience};
 #[derive(Debug, Args)]
 struct Settings {
     /// How many seconds an order waits for its stock and its payment before it is cancelled
-    #[arg(long, env = "ORDER_PATIENCE_SECS", default_value_t = 15 * 60, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    #[arg(long, env = "ORDER_PATIENCE_SECS", default_value_t = 15 * 60, value_parser = seconds())]
     order_patience_secs: u64,
 
     /// The same for an order that is paid outside the shop
-    #[arg(long, env = "OUTSIDE_ORDER_PATIENCE_SECS", default_value_t = 24 * 60 * 60, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    #[arg(long, env = "OUTSIDE_ORDER_PATIENCE_SECS", default_value_t = 24 * 60 * 60, value_parser = seconds())]
     outside_order_patience_secs: u64,
+}
+
+/// From a second to a year.
+fn seconds() -> RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=365 * 24 * 60 * 60)
 }
 
 #[tokio::main]

@@ -147,19 +147,19 @@ impl Watch {
                 self.violation(text);
             }
             Event::ServerError(error) => {
-                counter!("nats_errors_total", "kind" => "server").increment(1);
+                counter!("eventkit_nats_errors_total", "kind" => "server").increment(1);
                 error!(%error, "NATS reports an error");
             }
             Event::ClientError(error) => {
-                counter!("nats_errors_total", "kind" => "client").increment(1);
+                counter!("eventkit_nats_errors_total", "kind" => "client").increment(1);
                 error!(%error, "the NATS client reports an error");
             }
         }
     }
 
     fn up(&self) {
-        counter!("nats_connects_total").increment(1);
-        gauge!("nats_connected").set(1.0);
+        counter!("eventkit_nats_connects_total").increment(1);
+        gauge!("eventkit_nats_connected").set(1.0);
         self.connection.set_ready(true, "connected");
         // A server whose permissions were mended drops the connection: a new one starts clean.
         if let PermissionCheck::Violated(check) =
@@ -170,13 +170,13 @@ impl Watch {
     }
 
     fn down(&self, detail: &str) {
-        gauge!("nats_connected").set(0.0);
+        gauge!("eventkit_nats_connected").set(0.0);
         self.connection.set_ready(false, detail);
     }
 
     /// Without this a missing permission is silence: the request just times out.
     fn violation(&self, text: &str) {
-        counter!("nats_errors_total", "kind" => "permission").increment(1);
+        counter!("eventkit_nats_errors_total", "kind" => "permission").increment(1);
         error!(error = text, "NATS refused a subject: this identity lacks a permission");
         let mut permissions = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
         if let PermissionCheck::Clean(health) = &*permissions {
@@ -188,7 +188,7 @@ impl Watch {
     }
 
     fn slow(&self, subscription: u64) {
-        counter!("nats_errors_total", "kind" => "slow_consumer").increment(1);
+        counter!("eventkit_nats_errors_total", "kind" => "slow_consumer").increment(1);
         let mut last = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() > Duration::from_secs(1)) {
             *last = Some(Instant::now());
