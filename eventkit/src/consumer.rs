@@ -52,6 +52,8 @@ pub struct Consumer {
     lanes: OrderBy,
     service_version: String,
     inbox: Option<Arc<dyn Inbox>>,
+    /// Suspects are handled one at a time.
+    alone: tokio::sync::Mutex<()>,
     inbox_replicas: usize,
     health: CheckHandle,
 }
@@ -129,6 +131,7 @@ impl Consumer {
             lanes: OrderBy::Entity,
             service_version: "unknown".to_owned(),
             inbox: None,
+            alone: tokio::sync::Mutex::default(),
             inbox_replicas: 1,
             health: CheckHandle::detached(),
         }
@@ -307,55 +310,53 @@ pub(crate) struct GivenUp {
     pub(crate) first_failed_at: DateTime<Utc>,
 }
 
-/// What a consumer decides with. (A [`Consumer`] that is running.)
-pub(crate) struct Processor {
-    consumer: Consumer,
-    inbox: Arc<dyn Inbox>,
-    /// Suspects are handled one at a time.
-    alone: tokio::sync::Mutex<()>,
-}
-
-impl Processor {
-    /// The life of one delivery: decode, claim, handle, mark. `slot` is its place among the handlers that run at once.
-    pub(crate) async fn process(&self, delivery: &Delivery, slot: OwnedSemaphorePermit) -> Disposition {
+impl Consumer {
+    /// The life of one delivery: decode, claim, handle, mark. It decides and never touches the broker. `slot` is its place
+    /// among the handlers that run at once.
+    pub(crate) async fn process(
+        &self,
+        inbox: &dyn Inbox,
+        delivery: &Delivery,
+        slot: OwnedSemaphorePermit,
+    ) -> Disposition {
         let (key, handling) = match self.decode(delivery) {
             Ok(decoded) => decoded,
             Err(error) => return self.give_up(None, FailureClass::Undecodable, &error.into(), 0, None),
         };
         // One that may have killed this process before must not take its neighbours with it.
-        let _alone = if self.inbox.is_suspect(key) { Some(self.alone.lock().await) } else { None };
-        let grant = match self.inbox.claim(key, delivery.turn).await {
+        let _alone = if inbox.is_suspect(key) { Some(self.alone.lock().await) } else { None };
+        let grant = match inbox.claim(key, delivery.turn).await {
             Ok(Claim::Granted(grant)) => grant,
             Ok(Claim::Done) => return Disposition::Ack,
-            Ok(Claim::Held) => return wait_for(delivery, self.consumer.limits.claim_lease / 5),
+            Ok(Claim::Held) => return wait_for(delivery, self.limits.claim_lease / 5),
             Err(error) => {
                 tracing::warn!(%error, "cannot claim an event; trying again");
-                return wait_for(delivery, self.consumer.limits.retry_min);
+                return wait_for(delivery, self.limits.retry_min);
             }
         };
         let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at);
-        if grant.attempt > self.consumer.limits.max_attempts {
+        if grant.attempt > self.limits.max_attempts {
             return self.give_up_started_too_often(key, grant, first_failed_at);
         }
         let handled = self.handle(handling).await;
         // What waits for its mark keeps no other handler waiting, so that many are marked in one write.
         drop(slot);
         match handled {
-            Ok(()) => match self.inbox.done(key).await {
+            Ok(()) => match inbox.done(key).await {
                 Ok(()) => Disposition::Ack,
                 Err(error) => {
                     tracing::warn!(%error, "handled, but not marked; trying again");
-                    wait_for(delivery, self.consumer.limits.retry_min)
+                    wait_for(delivery, self.limits.retry_min)
                 }
             },
             Err(HandlerError::Reject(error)) => {
                 self.give_up(Some(key), FailureClass::Rejected, &error, grant.attempt, first_failed_at)
             }
-            Err(HandlerError::Retry(error)) if grant.attempt >= self.consumer.limits.max_attempts => {
+            Err(HandlerError::Retry(error)) if grant.attempt >= self.limits.max_attempts => {
                 self.give_up(Some(key), FailureClass::Exhausted, &error, grant.attempt, first_failed_at)
             }
             Err(HandlerError::Retry(error)) => {
-                self.retry(key, delivery, grant, first_failed_at, &error).await
+                self.retry(inbox, key, delivery, grant.attempt, first_failed_at, &error).await
             }
         }
     }
@@ -363,27 +364,28 @@ impl Processor {
     /// Reads the event and makes its handler ready to run.
     fn decode(&self, delivery: &Delivery) -> Result<(Key, BoxFuture<'static, HandlerResult>), DecodeError> {
         let envelope = Envelope::decode(&delivery.payload)?;
-        let due = delivery.subject.strip_prefix(&self.consumer.due_prefix);
+        let due = delivery.subject.strip_prefix(&self.due_prefix);
         let stored = EventSubject::parse(due.unwrap_or(&delivery.subject));
         let routes = match (due, stored) {
-            (Some(_), _) => &self.consumer.timers,
-            (None, Some(_)) => &self.consumer.routes,
-            (None, None) => &self.consumer.adopted,
+            (Some(_), _) => &self.timers,
+            (None, Some(_)) => &self.routes,
+            (None, None) => &self.adopted,
         };
         let route = routes
             .get(envelope.event_type())
             .ok_or_else(|| DecodeError::UnknownType(envelope.event_type().to_owned()))?;
         let handling = route(&envelope, stored.map_or(0, |subject| subject.version), delivery.sequence)?;
-        let key = match delivery.redrives {
-            0 => Key::of_event(envelope.id()),
-            redrives => Key::of_redrive(envelope.id(), redrives),
+        let key = match (delivery.redrives, due, stored) {
+            (0, None, None) => Key::of_adopted(envelope.id()),
+            (0, ..) => Key::of_event(envelope.id()),
+            (redrives, ..) => Key::of_redrive(&delivery.subject, envelope.id(), redrives),
         };
         Ok((key, handling))
     }
 
     /// Runs the handler. A panic and a time-out are failures like any other.
     async fn handle(&self, handling: BoxFuture<'static, HandlerResult>) -> HandlerResult {
-        let limit = self.consumer.limits.handler_timeout;
+        let limit = self.limits.handler_timeout;
         match tokio::time::timeout(limit, AssertUnwindSafe(handling).catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => {
@@ -395,27 +397,27 @@ impl Processor {
 
     async fn retry(
         &self,
+        inbox: &dyn Inbox,
         key: Key,
         delivery: &Delivery,
-        grant: Grant,
+        attempt: u32,
         first_failed_at: Option<DateTime<Utc>>,
         error: &anyhow::Error,
     ) -> Disposition {
-        let after = self.delay(grant.attempt);
+        let after = self.delay(attempt);
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         tracing::warn!(
-            consumer.name = self.consumer.name,
+            consumer.name = self.name,
             event.subject = delivery.subject,
             event.sequence = delivery.sequence,
-            attempt = grant.attempt,
+            attempt,
             ?after,
             error = format!("{error:#}"),
             "a handler failed; trying again",
         );
-        metrics::counter!("eventkit_handler_failures_total", "consumer" => self.consumer.name.clone())
-            .increment(1);
+        metrics::counter!("eventkit_handler_failures_total", "consumer" => self.name.clone()).increment(1);
         if delivery.turn == Turn::Again
-            && let Err(error) = self.inbox.release(key, grant.attempt, first_failed_at).await
+            && let Err(error) = inbox.release(key, attempt, first_failed_at).await
         {
             tracing::debug!(%error, "a claim was not released and has to run out");
         }
@@ -424,7 +426,7 @@ impl Processor {
 
     /// Exponential, capped, shortened at random by up to half.
     fn delay(&self, attempt: u32) -> Duration {
-        let Limits { retry_min, retry_max, .. } = self.consumer.limits;
+        let Limits { retry_min, retry_max, .. } = self.limits;
         jittered(retry_min.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(retry_max))
     }
 
@@ -458,7 +460,7 @@ impl Processor {
         first_failed_at: Option<DateTime<Utc>>,
     ) -> Disposition {
         let errors: Vec<_> = error.chain().map(ToString::to_string).collect();
-        tracing::error!(consumer.name = self.consumer.name, %class, attempts, error = format!("{error:#}"), "dead letter");
+        tracing::error!(consumer.name = self.name, %class, attempts, error = format!("{error:#}"), "dead letter");
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         Disposition::DeadLetter(GivenUp { key, class, errors, attempts, first_failed_at })
     }

@@ -195,7 +195,7 @@ impl DeadLetter {
             headers.insert(name, value);
         }
         let message = Outgoing { subject: Subject::from(subject), headers, payload };
-        publish_once(client, &message, ANSWER_WITHIN).await.map_err(DeadLetterError)
+        publish_once(client, message, ANSWER_WITHIN).await.map_err(DeadLetterError)
     }
 }
 

@@ -54,9 +54,19 @@ impl Key {
         Self(uuid.filter(|_| !id.bytes().any(|b| b.is_ascii_uppercase())).unwrap_or_else(hash).as_u128())
     }
 
+    /// The key of another producer's event, as it was published. What is recorded of it keeps its id, and may come to the
+    /// same consumer.
+    pub(crate) fn of_adopted(id: &str) -> Self {
+        Self::hashed(&format!("{id} adopted"))
+    }
+
     /// The key of one more try of an event that had been given up.
-    pub(crate) fn of_redrive(id: &str, redrives: u32) -> Self {
-        Self(Uuid::new_v5(&NAMESPACE, format!("{id} redrive {redrives}").as_bytes()).as_u128())
+    pub(crate) fn of_redrive(subject: &str, id: &str, redrives: u32) -> Self {
+        Self::hashed(&format!("{id} {subject} redrive {redrives}"))
+    }
+
+    fn hashed(text: &str) -> Self {
+        Self(Uuid::new_v5(&NAMESPACE, text.as_bytes()).as_u128())
     }
 }
 

@@ -136,7 +136,7 @@ impl EventLog {
     /// Publishes a message and awaits the server's acknowledgement, once, for at most `wait`.
     pub(crate) async fn publish_once(
         &self,
-        message: &Outgoing,
+        message: Outgoing,
         wait: Duration,
     ) -> Result<Ack, PublishFailure> {
         publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await
@@ -196,7 +196,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// An event under its message id.
-    pub(crate) fn event(subject: impl Into<Subject>, message_id: &str, payload: Vec<u8>) -> Self {
+    pub(crate) fn event(subject: impl Into<Subject>, message_id: &str, payload: impl Into<Bytes>) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, message_id);
         headers.insert(const { HeaderName::from_static("content-type") }, CONTENT_TYPE);
@@ -241,15 +241,15 @@ pub(crate) enum PublishFailure {
 
 pub(crate) async fn publish_once(
     client: &Client,
-    message: &Outgoing,
+    message: Outgoing,
     wait: Duration,
 ) -> Result<Ack, PublishFailure> {
     use async_nats::client::RequestErrorKind;
     // The time limit is ours: the client's own starts only when the request has left its queue.
-    let request =
-        Request::new().headers(message.headers.clone()).payload(message.payload.clone()).timeout(None);
-    let no_stream = || PublishFailure::Unavailable(format!("no stream takes {}", message.subject));
-    let answer = tokio::time::timeout(wait, client.send_request(message.subject.clone(), request))
+    let Outgoing { subject, headers, payload } = message;
+    let request = Request::new().headers(headers).payload(payload).timeout(None);
+    let no_stream = || PublishFailure::Unavailable(format!("no stream takes {subject}"));
+    let answer = tokio::time::timeout(wait, client.send_request(subject.clone(), request))
         .await
         .map_err(|elapsed| PublishFailure::Unknown(elapsed.to_string()))?
         .map_err(|error| match error.kind() {

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Request;
+use async_nats::{Request, Subject};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -63,23 +64,24 @@ impl Publisher {
     /// A time-out or a lost connection is tried again with the same `Nats-Msg-Id`, so that it is stored once (within the
     /// stream's duplicate window), until the log's deadline.
     pub async fn publish<E: Event>(&self, event: &E, cause: &Cause) -> Result<Receipt, PublishError> {
-        let (id, message) = self.message(event, cause)?;
+        let message = self.draft(event, cause)?;
         let _permit = self.window.acquire().await.map_err(|_| PublishError::unavailable("closed"))?;
-        let Ack { sequence, duplicate } = publish_retrying(&self.log, &message).await?;
-        Ok(Receipt { id, sequence, duplicate })
+        let Ack { sequence, duplicate } = publish_retrying(&self.log, || message.outgoing()).await?;
+        Ok(Receipt { id: message.id, sequence, duplicate })
     }
 
     /// Hands an event to the client and does not wait: fire and forget, over core NATS. It is lost without a
     /// trace when the connection or the process dies before it is sent, or when the server does not store it. For
     /// what may be lost only.
     pub async fn publish_async<E: Event>(&self, event: &E, cause: &Cause) -> Result<EventId, PublishError> {
-        let (id, Outgoing { subject, headers, payload }) = self.message(event, cause)?;
+        let message = self.draft(event, cause)?;
+        let Outgoing { subject, headers, payload } = message.outgoing();
         let sent = self.log.client().publish_with_headers(subject, headers, payload);
         tokio::time::timeout(self.log.deadline(), sent)
             .await
             .map_err(|_| PublishError::unavailable("the client's queue is full"))?
             .map_err(PublishError::unavailable)?;
-        Ok(id)
+        Ok(message.id)
     }
 
     /// Asks whoever answers on `subject` and waits for the answer, at most `wait`. Nothing is stored; the subject must
@@ -103,23 +105,39 @@ impl Publisher {
         serde_json::from_slice(&answer.payload).map_err(RequestError::Decode)
     }
 
-    fn message<E: Event>(&self, event: &E, cause: &Cause) -> Result<(EventId, Outgoing), PublishError> {
+    fn draft<E: Event>(&self, event: &E, cause: &Cause) -> Result<Draft, PublishError> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);
         let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id.clone());
-        let body = Envelope::encode(&meta, event)?;
-        let subject = subject::event(E::TYPE, event.entity_id(), 0);
-        let message = Outgoing::event(subject, &cause.message_id(&id), body);
-        Ok((id, message))
+        let payload = Envelope::encode(&meta, event)?.into();
+        let subject = subject::event(E::TYPE, event.entity_id(), 0).into();
+        Ok(Draft { message_id: cause.message_id(&id), id, subject, payload })
     }
 }
 
-/// Publishes until it is acknowledged, refused, or the log's deadline has passed; always under the same id.
-pub(crate) async fn publish_retrying(log: &EventLog, message: &Outgoing) -> Result<Ack, PublishError> {
+/// What messages are made of, one for each attempt.
+struct Draft {
+    id: EventId,
+    message_id: String,
+    subject: Subject,
+    payload: Bytes,
+}
+
+impl Draft {
+    fn outgoing(&self) -> Outgoing {
+        Outgoing::event(self.subject.clone(), &self.message_id, self.payload.clone())
+    }
+}
+
+/// Publishes until it is acknowledged, refused, or the log's deadline has passed; always the same `message`.
+pub(crate) async fn publish_retrying(
+    log: &EventLog,
+    message: impl Fn() -> Outgoing,
+) -> Result<Ack, PublishError> {
     let deadline = Instant::now() + log.deadline();
     let mut pause = FIRST_PAUSE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let failure = match log.publish_once(message, left).await {
+        let failure = match log.publish_once(message(), left).await {
             Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => failure,
             answered => return answered.map_err(PublishError::from),
         };
@@ -127,7 +145,7 @@ pub(crate) async fn publish_retrying(log: &EventLog, message: &Outgoing) -> Resu
         if left.is_zero() {
             return Err(PublishError::unavailable(format!("not acknowledged within {:?}", log.deadline())));
         }
-        tracing::debug!(error = %failure, ?pause, subject = %message.subject, "publish again");
+        tracing::debug!(error = %failure, ?pause, "publish again");
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

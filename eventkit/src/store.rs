@@ -146,9 +146,10 @@ impl<A: Aggregate> EventStore<A> {
                 return self.answer_again(id, &first_id, decision.ok()).await.map_err(Into::into);
             }
             let appends = decision.as_ref().is_ok_and(|events| !events.is_empty());
-            if !fresh && (!appends || expected.is_some()) {
-                // An append is checked by the server. Any other answer must not be given from memory: another process
-                // may have written since.
+            // An append is checked by the server. Any other answer must not be given from memory: another process may have
+            // written since.
+            let from_memory = !fresh && (!appends || expected.is_some());
+            if from_memory && self.is_past(id, hot.loaded.version).await? {
                 continue;
             }
             if let Some(expected) = expected.filter(|expected| *expected != hot.loaded.version) {
@@ -198,6 +199,12 @@ impl<A: Aggregate> EventStore<A> {
         }
     }
 
+    /// Whether the log holds more of an entity than this version.
+    async fn is_past(&self, id: &EntityId, version: u64) -> Result<bool, StoreError> {
+        let next = subject::of_version(A::ENTITY, id, version + 1);
+        Ok(!self.log.read_retrying(&[next]).await?.is_empty())
+    }
+
     fn slot(&self, id: &EntityId) -> Slot<A> {
         let mut hot = self.hot.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(hot.get_or_insert(id.clone(), Slot::default))
@@ -227,36 +234,35 @@ impl<A: Aggregate> EventStore<A> {
             );
             ids.push(event_id);
         }
-        let ack = match messages.as_slice() {
-            [message] => self.log.publish_once(message, Duration::MAX).await?,
-            batch => self.publish_batch(batch).await?,
+        let ack = match (messages.pop(), messages) {
+            (Some(message), others) if others.is_empty() => {
+                self.log.publish_once(message, Duration::MAX).await?
+            }
+            (Some(last), others) => self.publish_batch(others, last).await?,
+            (None, _) => return Err(PublishFailure::Refused("an empty batch".to_owned())),
         };
         Ok((ids, ack))
     }
 
     /// Stores all messages or none (ADR-50, atomic batch publish).
-    async fn publish_batch(&self, messages: &[Outgoing]) -> Result<Ack, PublishFailure> {
+    async fn publish_batch(&self, others: Vec<Outgoing>, last: Outgoing) -> Result<Ack, PublishFailure> {
         let batch = EventId::generate();
-        let Some((last, others)) = messages.split_last() else {
-            return Err(PublishFailure::Refused("an empty batch".to_owned()));
-        };
-        let with_place = |headers: &HeaderMap, place: usize| {
-            let mut headers = headers.clone();
+        let with_place = |mut headers: HeaderMap, place: usize| {
             headers.insert("Nats-Batch-Id", batch.as_str());
             headers.insert("Nats-Batch-Sequence", place.to_string());
             headers
         };
-        for (index, message) in others.iter().enumerate() {
-            let headers = with_place(&message.headers, index + 1);
+        let messages = others.len() + 1;
+        for (index, Outgoing { subject, headers, payload }) in others.into_iter().enumerate() {
             self.log
                 .client()
-                .publish_with_headers(message.subject.clone(), headers, message.payload.clone())
+                .publish_with_headers(subject, with_place(headers, index + 1), payload)
                 .await
                 .map_err(|error| PublishFailure::Unavailable(error.to_string()))?;
         }
-        let mut headers = with_place(&last.headers, messages.len());
+        let mut headers = with_place(last.headers, messages);
         headers.insert("Nats-Batch-Commit", "1");
-        self.log.publish_once(&Outgoing { headers, ..last.clone() }, Duration::MAX).await
+        self.log.publish_once(Outgoing { headers, ..last }, Duration::MAX).await
     }
 
     /// The answer to a command that was carried out before.

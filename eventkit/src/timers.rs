@@ -48,7 +48,8 @@ impl Timers {
         // One subject per timer: the server keeps one schedule per subject.
         let set = format!("timer.set.{}.{}.{}", self.consumer, E::TYPE, event.entity_id());
         let payload = Envelope::encode(&meta, event)?.into();
-        publish_retrying(&self.log, &Outgoing { subject: set.into(), headers, payload }).await.map(|_| ())
+        let message = Outgoing { subject: set.into(), headers, payload };
+        publish_retrying(&self.log, || message.clone()).await.map(|_| ())
     }
 }
 

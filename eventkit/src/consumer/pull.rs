@@ -11,6 +11,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::{Client, StatusCode, Subject, Subscriber};
 use futures::StreamExt;
+use metrics::Gauge;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,8 @@ pub(super) struct Puller {
     pub(super) at_most: usize,
     pub(super) pulled: mpsc::UnboundedSender<Pulled>,
     pub(super) health: CheckHandle,
+    /// How far behind the durable is.
+    pub(super) pending: Gauge,
     pub(super) stop: CancellationToken,
 }
 
@@ -194,8 +197,9 @@ impl Puller {
             }
         }
         let place = message.reply.as_deref().and_then(read_place);
-        let (sequence, delivered) =
+        let Place { sequence, delivered, pending } =
             place.ok_or_else(|| anyhow!("a message without its place: {message:?}"))?;
+        self.pending.set(pending);
         *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
         *expected = expected.saturating_sub(1);
         let arrival = Arrival { message, stream: self.durable.stream, sequence, delivered };
@@ -204,14 +208,26 @@ impl Puller {
     }
 }
 
-/// A message's sequence in its stream, and how often it was delivered, from its reply subject (ADR-15):
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.…`, with domain and account after `ACK` in the longer form.
-fn read_place(reply: &str) -> Option<(u64, u64)> {
+/// Where a message stands.
+#[derive(Debug, PartialEq)]
+struct Place {
+    sequence: u64,
+    delivered: u64,
+    /// How many of the stream's messages the durable has still to deliver after it. (For a gauge.)
+    pending: f64,
+}
+
+/// Reads a message's place from its reply subject (ADR-15):
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's sequence>.<time>.<pending>`, with domain and account
+/// after `ACK` in the longer form.
+fn read_place(reply: &str) -> Option<Place> {
     let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
     let before = if tokens.clone().count() < 9 { 2 } else { 4 };
-    let mut numbers = tokens.skip(before).map(str::parse);
-    let delivered = numbers.next()?.ok()?;
-    Some((numbers.next()?.ok()?, delivered))
+    let mut numbers = tokens.skip(before);
+    let delivered = numbers.next()?.parse().ok()?;
+    let sequence = numbers.next()?.parse().ok()?;
+    let pending = numbers.nth(2)?.parse().ok()?;
+    Some(Place { sequence, delivered, pending })
 }
 
 #[cfg(test)]
@@ -221,9 +237,9 @@ mod tests {
     #[test]
     fn a_messages_place_is_read_from_either_form_of_its_reply_subject() {
         let short = "$JS.ACK.EVENTS.mailer.2.17.9.1760000000000000000.3";
-        assert_eq!(read_place(short), Some((17, 2)));
+        assert_eq!(read_place(short), Some(Place { sequence: 17, delivered: 2, pending: 3.0 }));
         let long = "$JS.ACK._.ACCHASH.EVENTS.mailer.2.17.9.1760000000000000000.3.token";
-        assert_eq!(read_place(long), Some((17, 2)));
+        assert_eq!(read_place(long), Some(Place { sequence: 17, delivered: 2, pending: 3.0 }));
         for other in ["", "_INBOX.x", "$JS.ACK.EVENTS.mailer", "$JS.ACK.EVENTS.mailer.x.17.9.1.3"] {
             assert_eq!(read_place(other), None, "{other}");
         }

@@ -24,10 +24,11 @@ use tokio_util::time::DelayQueue;
 use super::durable::Durable;
 use super::pull::{Arrival, Pulled, Puller};
 use super::settle::{Settlement, Verdict, settle_all};
-use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy, Processor};
+use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy};
 use crate::dead_letter::redrive_subject;
 use crate::health::CheckHandle;
-use crate::inbox::{InboxSettings, JetStreamInbox, Turn};
+use crate::inbox::jetstream::watched;
+use crate::inbox::{Inbox, InboxSettings, JetStreamInbox, Turn};
 use crate::subject::{self, EVENTS};
 use crate::{DLQ, DeadLetter, Envelope, Original, TIMERS};
 
@@ -45,7 +46,9 @@ impl Consumer {
             self.name
         );
         let js = async_nats::jetstream::new(client.clone());
-        let inbox = if let Some(inbox) = self.inbox.take() {
+        // Cancelled when a task has ended that never should: the consumer ends then, and does not look healthy.
+        let mut ended = CancellationToken::new();
+        let inbox: Arc<dyn Inbox> = if let Some(inbox) = self.inbox.take() {
             inbox
         } else {
             let settings = InboxSettings {
@@ -53,12 +56,14 @@ impl Consumer {
                 replicas: self.inbox_replicas,
                 ..InboxSettings::default()
             };
-            Arc::new(JetStreamInbox::open(client.clone(), &self.name, settings).await?)
+            let inbox = JetStreamInbox::open(client.clone(), &self.name, settings).await?;
+            ended = inbox.ended();
+            Arc::new(inbox)
         };
         let (pulled, arrived) = mpsc::unbounded_channel();
         // One place each for redrives and timers.
         let room = Arc::new(Semaphore::new(self.limits.window + 2));
-        let mut pullers = JoinSet::new();
+        let mut pullers = Vec::new();
         for durable in self.durables() {
             // Once before anything runs, so that a refusal ends the program.
             durable.bind(&js, DeliverPolicy::All).await?;
@@ -66,6 +71,9 @@ impl Consumer {
             let for_events = durable.stream == EVENTS;
             let speaks = for_events || (durable.stream == TIMERS && self.filters().is_empty());
             let health = if speaks { self.health.clone() } else { CheckHandle::detached() };
+            let pending = metrics::gauge!(
+                "eventkit_pending", "consumer" => self.name.clone(), "stream" => durable.stream
+            );
             let puller = Puller {
                 client: client.clone(),
                 js: js.clone(),
@@ -75,18 +83,21 @@ impl Consumer {
                 at_most: if for_events { window } else { 1 },
                 pulled: pulled.clone(),
                 health,
+                pending,
                 stop: stop.clone(),
             };
-            pullers.spawn(puller.run());
+            pullers.push(watched(&ended, puller.run()));
         }
         drop(pulled);
         tracing::info!(consumer.name = self.name, filters = self.filters().join(" "), "consuming");
         let (settlements, to_settle) = mpsc::unbounded_channel();
-        let settler = tokio::spawn(settle_all(client.clone(), self.name.clone(), to_settle));
+        let settler = watched(&ended, settle_all(client.clone(), self.name.clone(), to_settle));
         let runtime = Runtime::new(self, inbox, client, room, settlements);
-        runtime.run(arrived, stop).await?;
-        while pullers.join_next().await.is_some() {}
-        settler.await.context("the settler ended")
+        runtime.run(arrived, stop, ended).await?;
+        for task in pullers {
+            task.await?;
+        }
+        Ok(settler.await?)
     }
 
     /// What it reads: events, what it is asked to try again, and timers.
@@ -160,7 +171,8 @@ enum Outcome {
 }
 
 struct Runtime {
-    processor: Arc<Processor>,
+    consumer: Arc<Consumer>,
+    inbox: Arc<dyn Inbox>,
     limits: Limits,
     lanes_by: OrderBy,
     client: Client,
@@ -183,7 +195,7 @@ struct Runtime {
 impl Runtime {
     fn new(
         consumer: Consumer,
-        inbox: Arc<dyn crate::inbox::Inbox>,
+        inbox: Arc<dyn Inbox>,
         client: Client,
         room: Arc<Semaphore>,
         settlements: mpsc::UnboundedSender<Settlement>,
@@ -195,7 +207,8 @@ impl Runtime {
             slots: Arc::new(Semaphore::new(consumer.limits.concurrency)),
             limits: consumer.limits.clone(),
             lanes_by: consumer.lanes,
-            processor: Arc::new(Processor { consumer, inbox, alone: tokio::sync::Mutex::default() }),
+            consumer: Arc::new(consumer),
+            inbox,
             client,
             room,
             settlements,
@@ -212,6 +225,7 @@ impl Runtime {
         mut self,
         mut arrived: mpsc::UnboundedReceiver<Pulled>,
         stop: CancellationToken,
+        ended: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut arrivals = Vec::new();
         let mut extend = tokio::time::interval(self.limits.ack_wait / 6);
@@ -224,6 +238,9 @@ impl Runtime {
                 Some(due) = self.retries.next() => self.ready.push_back(due.into_inner()),
                 _ = extend.tick() => self.extend().await,
                 () = stop.cancelled() => {}
+                () = ended.cancelled() => {
+                    ensure!(stop.is_cancelled(), "consumer {}: one of its tasks has ended", self.consumer.name);
+                }
             }
             while let Some(finished) = self.tasks.try_join_next() {
                 self.finish(finished?);
@@ -304,7 +321,7 @@ impl Runtime {
         if let Some(envelope) = envelope {
             envelope.correlation_id().hash(&mut hasher);
         } else {
-            let due = delivery.subject.strip_prefix(&self.processor.consumer.due_prefix);
+            let due = delivery.subject.strip_prefix(&self.consumer.due_prefix);
             subject::entity_key(due.unwrap_or(&delivery.subject)).hash(&mut hasher);
         }
         hasher.finish()
@@ -324,9 +341,9 @@ impl Runtime {
                 // The server may think that we are gone, and have given it to somebody else.
                 delivery.turn = Turn::Again;
             }
-            let processor = Arc::clone(&self.processor);
+            let (consumer, inbox) = (Arc::clone(&self.consumer), Arc::clone(&self.inbox));
             self.tasks.spawn(async move {
-                let disposition = processor.process(&delivery, slot).await;
+                let disposition = consumer.process(&*inbox, &delivery, slot).await;
                 Finished { id, delivery, outcome: Outcome::Decided(disposition) }
             });
         }
@@ -364,13 +381,13 @@ impl Runtime {
         let Some(owned) = self.owned.get(&id) else { return };
         let GivenUp { key, class, errors, attempts, first_failed_at } = given_up;
         let letter = DeadLetter {
-            consumer: self.processor.consumer.name.clone(),
+            consumer: self.consumer.name.clone(),
             class,
             errors,
             attempts,
             first_failed_at,
             last_failed_at: Utc::now(),
-            service_version: self.processor.consumer.service_version.clone(),
+            service_version: self.consumer.service_version.clone(),
             redrives: delivery.redrives,
             original: Original {
                 stream: owned.stream.clone().into_owned(),
@@ -380,8 +397,7 @@ impl Runtime {
                 payload: delivery.payload.clone(),
             },
         };
-        let (client, inbox, stopping) =
-            (self.client.clone(), Arc::clone(&self.processor.inbox), self.stopping.clone());
+        let (client, inbox, stopping) = (self.client.clone(), Arc::clone(&self.inbox), self.stopping.clone());
         self.tasks.spawn(async move {
             while let Err(error) = letter.store(&client).await {
                 tracing::error!(error = %error, dead_letter.id = letter.id(), "the dead letter is not stored; trying again");
@@ -469,7 +485,7 @@ impl Runtime {
             // The settler ends after us.
             let _ = self.settlements.send(Settlement { reply: owned.reply.clone(), verdict });
         }
-        let name = &self.processor.consumer.name;
+        let name = &self.consumer.name;
         tracing::info!(
             consumer.name = name,
             given_back,

@@ -21,7 +21,9 @@ use futures::future::BoxFuture;
 use metrics::Gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Claim, Grant, Inbox, InboxError, Key, Turn};
@@ -67,6 +69,8 @@ impl Default for InboxSettings {
 pub struct JetStreamInbox {
     shared: Arc<Shared>,
     marks: mpsc::UnboundedSender<(Key, oneshot::Sender<Result<(), InboxError>>)>,
+    /// Cancelled when one of its tasks has ended, which they never should.
+    ended: CancellationToken,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -103,9 +107,16 @@ impl JetStreamInbox {
         }
         shared.complete_on.store(connection, Ordering::Release);
         let (marks, to_write) = mpsc::unbounded_channel();
-        let follow = tokio::spawn(Arc::clone(&shared).follow(follower));
-        let write = tokio::spawn(Arc::clone(&shared).write_marks(to_write));
-        Ok(Self { shared, marks, _tasks: [AbortOnDropHandle::new(follow), AbortOnDropHandle::new(write)] })
+        let ended = CancellationToken::new();
+        let (following, writing) =
+            (Arc::clone(&shared).follow(follower), Arc::clone(&shared).write_marks(to_write));
+        let tasks = [watched(&ended, following), watched(&ended, writing)];
+        Ok(Self { shared, marks, ended, _tasks: tasks.map(AbortOnDropHandle::new) })
+    }
+
+    /// Cancelled when the set can do its work no more.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 
     /// How many events are marked in memory.
@@ -154,6 +165,18 @@ impl Inbox for JetStreamInbox {
         let set = self.shared.set();
         set.claims.get(&key).is_some_and(|claim| !claim.finished && claim.until <= Utc::now())
     }
+}
+
+/// Runs a task whose end, also by a panic, cancels `ended`.
+pub(crate) fn watched(
+    ended: &CancellationToken,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let guard = ended.clone().drop_guard();
+    tokio::spawn(async move {
+        let _guard = guard;
+        task.await;
+    })
 }
 
 /// The stream of a consumer's set. Renaming it forgets what was handled.
@@ -258,7 +281,7 @@ impl Shared {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, after.to_string());
         }
         let message = Outgoing { subject: self.claim_subject(key).into(), headers, payload: payload.into() };
-        publish_once(&self.client, &message, ANSWER_WITHIN).await.map(|ack| ack.sequence)
+        publish_once(&self.client, message, ANSWER_WITHIN).await.map(|ack| ack.sequence)
     }
 
     async fn seen_up_to(&self, sequence: u64) -> Result<(), InboxError> {
@@ -307,6 +330,13 @@ impl Shared {
     ) {
         let mut batch = Vec::with_capacity(MARKS_PER_WRITE);
         while to_write.recv_many(&mut batch, MARKS_PER_WRITE).await > 0 {
+            // Handlers that are about to end come along.
+            tokio::task::yield_now().await;
+            while batch.len() < MARKS_PER_WRITE
+                && let Ok(mark) = to_write.try_recv()
+            {
+                batch.push(mark);
+            }
             let mut payload = BytesMut::with_capacity(batch.len() * size_of::<u128>());
             for (key, _) in &batch {
                 payload.put_u128(key.0);
@@ -330,7 +360,7 @@ impl Shared {
         let message = Outgoing { subject: self.done_subject().into(), headers: HeaderMap::new(), payload };
         let deadline = Instant::now() + MARK_WITHIN;
         loop {
-            match publish_once(&self.client, &message, ANSWER_WITHIN).await {
+            match publish_once(&self.client, message.clone(), ANSWER_WITHIN).await {
                 Ok(_) => return Ok(()),
                 Err(PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))
                     if Instant::now() < deadline =>

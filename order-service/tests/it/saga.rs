@@ -81,3 +81,17 @@ async fn an_order_that_nobody_answers_for_is_cancelled_and_no_other_is() {
     assert_eq!(desk.get("/orders/paid").await.body["status"], "Confirmed");
     assert_eq!(desk.dead_letters().await, 0);
 }
+
+#[tokio::test]
+async fn an_adopted_order_that_is_never_paid_is_cancelled_too() {
+    let second = Duration::from_secs(1);
+    let desk = Desk::with_patience(Patience { ours: second * 3600, outside: second }).await;
+    let flat = json!({
+        "event_id": "e-1", "event_type": "OrderPlaced", "timestamp": "2024-01-01T00:00:00Z", "version": 1,
+        "order_id": "o-1", "customer_id": "c-1", "customer_email": "c@example.com", "total_amount": 5.0,
+        "items": [{"product_id": "p", "product_name": "P", "quantity": 1, "price": 5.0}],
+    });
+    desk.client.publish("order.placed", flat.to_string().into()).await.unwrap();
+    desk.becomes("o-1", OrderStatus::Cancelled).await;
+    assert_eq!(desk.get("/orders/o-1").await.body["cancel_reason"], "timed_out");
+}
