@@ -181,13 +181,13 @@ impl Ledger {
         lines.extend(paths.into_iter().map(|(path, (count, ending))| {
             format!("  {count:>4}  {path:<46} {}", ending.status().to_lowercase())
         }));
-        let new = |sequence: u64, before: u64| sequence > before;
-        let events = self.events().filter(|event| new(event.sequence, self.before.log)).count();
-        let letters =
-            self.stored_letters.iter().filter(|letter| new(letter.sequence, self.before.dead_letters));
+        let new = || self.events().filter(|event| event.sequence > self.before.log);
+        let mails = new().filter(|event| matches!(event.event, ShopEvent::MailSent(_)));
+        let letters = self.stored_letters.iter().filter(|letter| letter.sequence > self.before.dead_letters);
         lines.push(format!(
-            "{events} events, {} mails, {} dead letter(s), {} users, {} accounts",
-            self.delivered.len(),
+            "{} events, {} mails, {} dead letter(s), {} users, {} accounts",
+            new().count(),
+            mails.count(),
             letters.count(),
             self.traffic.users,
             self.traffic.accounts.len(),

@@ -135,24 +135,28 @@ impl DeliveredMail {
 
 /// What maildev lists.
 async fn caught(shop: &Shop, url: &str) -> Result<Vec<DeliveredMail>> {
-    #[derive(Deserialize)]
-    struct Mail {
-        #[serde(rename = "messageId")]
-        message_id: String,
-        to: Vec<Address>,
-        subject: String,
+    let mails: Vec<CaughtMail> = shop.find_at(url).await?.with_context(|| format!("no mails at {url}"))?;
+    Ok(mails.into_iter().map(DeliveredMail::from).collect())
+}
+
+/// A mail as maildev shows it.
+#[derive(Deserialize)]
+struct CaughtMail {
+    headers: CaughtHeaders,
+    subject: String,
+}
+
+#[derive(Deserialize)]
+struct CaughtHeaders {
+    #[serde(rename = "message-id")]
+    message_id: String,
+    to: String,
+}
+
+impl From<CaughtMail> for DeliveredMail {
+    fn from(CaughtMail { headers: CaughtHeaders { message_id, to }, subject }: CaughtMail) -> Self {
+        Self { message_id, to, subject }
     }
-    #[derive(Deserialize)]
-    struct Address {
-        address: String,
-    }
-    let mails: Vec<Mail> = shop.find_at(url).await?.with_context(|| format!("no mails at {url}"))?;
-    let mails = mails.into_iter().map(|mail| DeliveredMail {
-        message_id: mail.message_id,
-        to: mail.to.into_iter().map(|to| to.address).collect::<Vec<_>>().join(", "),
-        subject: mail.subject,
-    });
-    Ok(mails.collect())
 }
 
 #[cfg(test)]
@@ -165,7 +169,20 @@ mod tests {
             "From: shop@example.com\r\nTo: a@example.com\r\nSubject: Thank you\r\n for o-1\r\n\
              Message-ID: <1@example.com>\r\n\r\nSubject: not this\r\n",
         );
-        let wanted = ("<1@example.com>", "a@example.com", "Thank you for o-1");
-        assert_eq!((&*mail.message_id, &*mail.to, &*mail.subject), wanted);
+        assert_eq!(mail, thank_you());
+    }
+
+    #[test]
+    fn mails_are_read_as_maildev_shows_them() {
+        let shown = r#"{"headers": {"to": "a@example.com", "message-id": "<1@example.com>", "mime-version": "1.0"},
+            "subject": "Thank you for o-1", "messageId": "1@example.com", "attachments": null}"#;
+        let mail: CaughtMail = serde_json::from_str(shown).unwrap();
+        assert_eq!(DeliveredMail::from(mail), thank_you());
+    }
+
+    fn thank_you() -> DeliveredMail {
+        let [message_id, to, subject] =
+            ["<1@example.com>", "a@example.com", "Thank you for o-1"].map(str::to_owned);
+        DeliveredMail { message_id, to, subject }
     }
 }
