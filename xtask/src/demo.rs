@@ -69,7 +69,9 @@ pub async fn demo(workspace: &Workspace, demo: Demo) -> Result<()> {
     let orders = usize::from(demo.orders);
     let told = told_to_stop()?;
     if demo.against == Some(Against::Compose) {
-        let shop = Shop::in_containers(workspace).await.context("is it up? `docker compose up --build`")?;
+        let shop = Shop::in_containers(workspace)
+            .await
+            .context("the containers do not answer; `docker compose up --build` starts them")?;
         return tokio::select! {
             audit = run(&shop, orders) => verdict(&audit?),
             signal = told => bail!("{signal}: stopped before the audit"),
@@ -95,15 +97,15 @@ pub async fn demo(workspace: &Workspace, demo: Demo) -> Result<()> {
         system.stop().await?;
         verdict(&audit)
     };
-    let done = tokio::select! {
-        done = whole => done,
-        signal = told => Err(anyhow::anyhow!("{signal}: stopped before the audit")),
+    let (done, stopped) = tokio::select! {
+        done = whole => (done, false),
+        signal = told => (Err(anyhow::anyhow!("{signal}: stopped before the audit")), true),
     };
-    if done.is_ok() && ours && !demo.keep {
-        return std::fs::remove_dir_all(&data_dir)
-            .with_context(|| format!("removing {}", data_dir.display()));
+    if ours && !demo.keep && (done.is_ok() || stopped) {
+        std::fs::remove_dir_all(&data_dir).with_context(|| format!("removing {}", data_dir.display()))?;
+    } else {
+        println!("\nThe logs and all data are in {}", data_dir.display());
     }
-    println!("\nThe logs and all data are in {}", data_dir.display());
     done
 }
 
