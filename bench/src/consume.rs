@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{self, Message, kv};
+use chrono::{DateTime, Utc};
 use common::order::OrderPlaced;
-use eventkit::inbox::MemoryInbox;
+use eventkit::inbox::{Claim, Grant, Inbox, InboxError, Key, Turn};
 use eventkit::subject::{self, EVENTS};
 use eventkit::{Consumer, DLQ, Event, Handler, HandlerResult, Recorded};
-use futures::{StreamExt, TryStreamExt};
+use futures::future::{BoxFuture, ready};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -68,15 +69,33 @@ impl Handler<OrderPlaced> for Progress {
     }
 }
 
-/// The kit, with the durable idempotency set or with one in memory.
+/// No idempotency set, as on the other side: every message is new.
+struct NoSet;
+
+impl Inbox for NoSet {
+    fn claim(&self, _: Key, _: Turn) -> BoxFuture<'_, Result<Claim, InboxError>> {
+        let grant = Grant { attempt: 1, unfinished: false, first_failed_at: None };
+        ready(Ok(Claim::Granted(grant))).boxed()
+    }
+
+    fn done(&self, _: Key) -> BoxFuture<'_, Result<(), InboxError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn release(&self, _: Key, _: u32, _: DateTime<Utc>) -> BoxFuture<'_, Result<(), InboxError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn is_suspect(&self, _: Key) -> bool {
+        false
+    }
+}
+
+/// The kit, with the durable idempotency set or without any.
 pub(crate) async fn kit(run: Run, durable_set: bool) -> Result<Sample> {
     let progress = Progress::of(run.messages);
     let consumer = Consumer::new(KIT).on::<OrderPlaced>(Arc::clone(&progress)).concurrency(CONCURRENCY);
-    let consumer = if durable_set {
-        consumer
-    } else {
-        consumer.inbox(Arc::new(MemoryInbox::new(Duration::from_secs(25))))
-    };
+    let consumer = if durable_set { consumer } else { consumer.inbox(Arc::new(NoSet)) };
     let stop = CancellationToken::new();
     let mut running = tokio::spawn(consumer.run(run.client.clone(), stop.clone()));
     let sample = tokio::select! {

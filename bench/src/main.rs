@@ -36,7 +36,7 @@ struct CommandLine {
     #[arg(long)]
     quick: bool,
 
-    /// Only what is named so; may be given several times
+    /// Only what has this name, or else what has this in its name; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
@@ -65,7 +65,9 @@ enum OneSide {
 
 impl CommandLine {
     fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
+        let known = |only: &str| only == memory::NAME || scenario::all().iter().any(|s| s.name == only);
+        let matches = |only: &String| if known(only) { name == only } else { name.contains(only.as_str()) };
+        self.only.is_empty() || self.only.iter().any(matches)
     }
 }
 

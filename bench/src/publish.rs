@@ -1,11 +1,12 @@
 //! Publishing with acknowledgements: [`eventkit::Publisher`], and async-nats' `send_publish`.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use common::order::OrderPlaced;
 use eventkit::{Cause, EventId, EventLog};
-use futures::{StreamExt, TryStreamExt};
+use futures::future::try_join_all;
 
 use crate::arena::Run;
 use crate::measure::{Sample, Stopwatch};
@@ -15,19 +16,23 @@ fn orders(run: &Run) -> Result<Vec<OrderPlaced>> {
     (0..run.messages).map(raw::order).collect()
 }
 
-/// The kit: one future a message, `in_flight` of them at once.
+/// The kit: `in_flight` callers, each with one message at a time.
 pub(crate) async fn kit(run: Run, in_flight: usize) -> Result<Sample> {
-    let orders = orders(&run)?;
+    let orders = Mutex::new(orders(&run)?.into_iter());
     let publisher = EventLog::new(run.client.clone(), "/bench").publisher();
+    let next = || orders.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let caller = async || -> Result<()> {
+        while let Some(order) = next() {
+            publisher.publish(&order, &Cause::request(EventId::generate())).await?;
+        }
+        Ok(())
+    };
     let watch = Stopwatch::start(run.server)?;
-    futures::stream::iter(orders)
-        .map(|order| {
-            let publisher = &publisher;
-            async move { publisher.publish(&order, &Cause::request(EventId::generate())).await }
-        })
-        .buffer_unordered(in_flight)
-        .try_for_each(|_receipt| std::future::ready(Ok(())))
-        .await?;
+    if in_flight == 1 {
+        caller().await?;
+    } else {
+        try_join_all((0..in_flight).map(|_| caller())).await?;
+    }
     watch.stop(run.messages)
 }
 

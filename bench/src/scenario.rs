@@ -54,7 +54,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     };
     let consume = Scenario {
         name: "consume",
-        about: "decode, handle and ack, the set in memory | plain acks, no set",
+        about: "decode, handle and ack, without an idempotency set",
         messages: 150_000,
         target: Some(0.9),
         before: Before::Orders,
