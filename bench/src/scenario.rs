@@ -42,17 +42,45 @@ pub(crate) type Side = fn(Run) -> BoxFuture<'static, Result<Sample>>;
 
 /// Every scenario, in the order of the report.
 pub(crate) fn all() -> Vec<Scenario> {
-    let publish = Scenario {
-        name: "publish-one",
-        about: "publish with ack, one at a time, with ids",
-        messages: 20_000,
-        target: Some(0.95),
-        sync_always: false,
-        before: Before::Nothing,
-        kit: |run| publish::kit(run, 1).boxed(),
-        raw: |run| publish::raw(run, 1, true).boxed(),
+    [publishing(), consuming(), executing()].concat()
+}
+
+/// The simplest one. The others say what is different.
+const PUBLISH_ONE: Scenario = Scenario {
+    name: "publish-one",
+    about: "publish with ack, one at a time, with ids",
+    messages: 20_000,
+    target: Some(0.95),
+    sync_always: false,
+    before: Before::Nothing,
+    kit: |run| publish::kit(run, 1).boxed(),
+    raw: |run| publish::raw(run, 1, true).boxed(),
+};
+
+fn publishing() -> Vec<Scenario> {
+    let pipelined = Scenario {
+        name: "publish-256",
+        about: "publish with ack, 256 in flight, with ids",
+        messages: 100_000,
+        kit: |run| publish::kit(run, 256).boxed(),
+        raw: |run| publish::raw(run, 256, true).boxed(),
+        ..PUBLISH_ONE
     };
-    let consume = Scenario {
+    vec![
+        PUBLISH_ONE,
+        pipelined,
+        Scenario {
+            name: "publish-256-no-ids",
+            about: "256 in flight, with ids | the same without",
+            target: None,
+            raw: |run| publish::raw(run, 256, false).boxed(),
+            ..pipelined
+        },
+    ]
+}
+
+fn consuming() -> Vec<Scenario> {
+    let plain = Scenario {
         name: "consume",
         about: "decode, handle and ack, without an idempotency set",
         messages: 150_000,
@@ -60,7 +88,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         before: Before::Orders,
         kit: |run| consume::kit(run, false).boxed(),
         raw: |run| consume::raw(run).boxed(),
-        ..publish
+        ..PUBLISH_ONE
     };
     let durable = Scenario {
         name: "consume-durable",
@@ -69,38 +97,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         target: Some(3.0),
         kit: |run| consume::kit(run, true).boxed(),
         raw: |run| consume::raw_with_key_value(run).boxed(),
-        ..consume
-    };
-    let execute = Scenario {
-        name: "execute-warm",
-        about: "a command to an aggregate in memory | publish with the expected sequence",
-        messages: 50_000,
-        target: None,
-        before: Before::Accounts,
-        kit: |run| execute::kit(run, true).boxed(),
-        raw: |run| execute::raw(run, true).boxed(),
-        ..publish
+        ..plain
     };
     vec![
-        publish,
-        Scenario {
-            name: "publish-256",
-            about: "publish with ack, 256 in flight, with ids",
-            messages: 100_000,
-            kit: |run| publish::kit(run, 256).boxed(),
-            raw: |run| publish::raw(run, 256, true).boxed(),
-            ..publish
-        },
-        Scenario {
-            name: "publish-256-no-ids",
-            about: "256 in flight, with ids | the same without",
-            messages: 100_000,
-            target: None,
-            kit: |run| publish::kit(run, 256).boxed(),
-            raw: |run| publish::raw(run, 256, false).boxed(),
-            ..publish
-        },
-        consume,
+        plain,
         durable,
         Scenario {
             name: "consume-durable-sync",
@@ -112,19 +112,33 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario {
             name: "consume-durable-raw",
             about: "with the durable idempotency set | plain acks, no set",
-            messages: 150_000,
             target: None,
             kit: |run| consume::kit(run, true).boxed(),
-            ..consume
+            ..plain
         },
-        execute,
+    ]
+}
+
+fn executing() -> Vec<Scenario> {
+    let warm = Scenario {
+        name: "execute-warm",
+        about: "a command to an aggregate in memory | publish with the expected sequence",
+        messages: 50_000,
+        target: None,
+        before: Before::Accounts,
+        kit: |run| execute::kit(run, true).boxed(),
+        raw: |run| execute::raw(run, true).boxed(),
+        ..PUBLISH_ONE
+    };
+    vec![
+        warm,
         Scenario {
             name: "execute-cold",
             about: "read ten events, decide, append | multi_last and publish by hand",
             messages: 10_000,
             kit: |run| execute::kit(run, false).boxed(),
             raw: |run| execute::raw(run, false).boxed(),
-            ..execute
+            ..warm
         },
     ]
 }
