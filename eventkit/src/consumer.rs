@@ -13,6 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subject;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
@@ -278,7 +279,7 @@ fn route<E: Event>(handler: impl Handler<E>) -> Route {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     /// The subject that it was published on; of a redriven one, the original.
-    pub(crate) subject: String,
+    pub(crate) subject: Subject,
     pub(crate) payload: Bytes,
     /// Its position in its stream; of a redriven one, the original's.
     pub(crate) sequence: u64,
@@ -408,7 +409,7 @@ impl Consumer {
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         tracing::warn!(
             consumer.name = self.name,
-            event.subject = delivery.subject,
+            event.subject = delivery.subject.as_str(),
             event.sequence = delivery.sequence,
             attempt,
             ?after,

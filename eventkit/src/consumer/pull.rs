@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::{Client, StatusCode, Subject, Subscriber};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use metrics::Gauge;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -139,6 +139,10 @@ impl Puller {
                     let Ok(answer) = answer else { bail!("no sign of life from the server") };
                     let message = answer.ok_or_else(|| anyhow!("the connection is closed"))?;
                     self.take(message, &mut open.messages, next_sequence)?;
+                    // And what else is here already: at most as many as were asked for.
+                    while let Some(Some(message)) = open.answers.next().now_or_never() {
+                        self.take(message, &mut open.messages, next_sequence)?;
+                    }
                     if std::mem::take(failures) > 0 {
                         tracing::info!(consumer.name = self.durable.name, "pulling again");
                         self.health.set_ready(true, "pulling");

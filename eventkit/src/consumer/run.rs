@@ -179,7 +179,7 @@ struct Runtime {
     room: Arc<Semaphore>,
     settlements: mpsc::UnboundedSender<Settlement>,
     owned: HashMap<Id, Owned>,
-    /// The messages of each lane in order; the first of each is the one that runs or waits for its retry.
+    /// Behind the message of each lane that runs or waits (for a slot, for its retry): the later ones, in order.
     lanes: HashMap<u64, VecDeque<Id>>,
     /// What may run as soon as there is a slot.
     ready: VecDeque<Id>,
@@ -272,10 +272,12 @@ impl Runtime {
                 self.room.add_permits(1);
             }
             Entry::Vacant(free) => {
-                let lane = self.lanes.entry(owned.lane).or_default();
-                lane.push_back(id);
-                if lane.len() == 1 {
-                    self.ready.push_back(id);
+                match self.lanes.entry(owned.lane) {
+                    Entry::Occupied(mut behind) => behind.get_mut().push_back(id),
+                    Entry::Vacant(free) => {
+                        free.insert(VecDeque::new());
+                        self.ready.push_back(id);
+                    }
                 }
                 free.insert(Owned { stage: Stage::Waiting(delivery), ..owned });
             }
@@ -291,14 +293,14 @@ impl Runtime {
         let id = (stream, sequence);
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (Cow::Borrowed(stream), message.headers.unwrap_or_default());
-        let (subject, payload) = (message.subject.into_string(), message.payload);
+        let (subject, payload) = (message.subject, message.payload);
         let mut delivery = Delivery { subject, payload, sequence, turn, redrives: 0, first_failed_at: None };
         if id.0 == DLQ
             && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
         {
             let Original { stream: from, sequence, subject, headers: original, .. } = letter.original;
             (stream, headers) = (from.into(), original);
-            delivery = Delivery { subject, sequence, redrives: letter.redrives, ..delivery };
+            delivery = Delivery { subject: subject.into(), sequence, redrives: letter.redrives, ..delivery };
         }
         let owned = Owned {
             reply,
@@ -392,7 +394,7 @@ impl Runtime {
             original: Original {
                 stream: owned.stream.clone().into_owned(),
                 sequence: delivery.sequence,
-                subject: delivery.subject.clone(),
+                subject: delivery.subject.to_string(),
                 headers: owned.headers.clone(),
                 payload: delivery.payload.clone(),
             },
@@ -420,12 +422,13 @@ impl Runtime {
         if owned.holds_room {
             self.room.add_permits(1);
         }
-        if let Entry::Occupied(mut lane) = self.lanes.entry(owned.lane) {
-            lane.get_mut().retain(|waiting| *waiting != id);
-            match lane.get().front() {
-                Some(next) if !self.stopping.is_cancelled() => self.ready.push_back(*next),
-                Some(_) => {}
-                None => drop(lane.remove()),
+        // Once it is to stop, nothing new is started.
+        if !self.stopping.is_cancelled()
+            && let Entry::Occupied(mut behind) = self.lanes.entry(owned.lane)
+        {
+            match behind.get_mut().pop_front() {
+                Some(next) => self.ready.push_back(next),
+                None => drop(behind.remove()),
             }
         }
         // The settler ends after us.
