@@ -1,5 +1,6 @@
 //! An event, declared once, and what surrounds it when it is stored.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
@@ -268,6 +269,10 @@ impl Cause {
     /// It is a UUIDv7 (RFC 9562) with the cause's timestamp and a hash in place of the random bits; where the cause's
     /// id carries no timestamp, a UUIDv5.
     pub fn derive(&self, what: &str) -> EventId {
+        self.derive_from(format_args!("{what}"))
+    }
+
+    fn derive_from(&self, what: fmt::Arguments<'_>) -> EventId {
         let hash = Uuid::new_v5(&NAMESPACE, format!("{}\n{}\n{what}", self.id, self.step).as_bytes());
         let timestamp = Uuid::try_parse(self.id.as_str()).ok().filter(|id| id.get_version_num() == 7);
         let Some(timestamp) = timestamp else { return hash.into() };
@@ -281,7 +286,7 @@ impl Cause {
     pub(crate) fn event_id(&self, scope: &str, entity: &EntityId, index: usize) -> EventId {
         match &self.adopted {
             Some((id, _)) if index == 0 => id.clone(),
-            _ => self.derive(&format!("{scope} {entity} {index}")),
+            _ => self.derive_from(format_args!("{scope} {entity} {index}")),
         }
     }
 
@@ -307,10 +312,10 @@ impl Cause {
 
     /// The `Nats-Msg-Id` for an event recorded because of this. It is the event's id, except for an adopted event:
     /// the original message holds that id in the stream's duplicate window already.
-    pub(crate) fn message_id(&self, id: &EventId) -> String {
+    pub(crate) fn message_id<'a>(&self, id: &'a EventId) -> Cow<'a, str> {
         match &self.adopted {
-            Some((adopted, _)) if adopted == id => format!("adopted:{id}"),
-            _ => id.to_string(),
+            Some((adopted, _)) if adopted == id => format!("adopted:{id}").into(),
+            _ => id.as_str().into(),
         }
     }
 }

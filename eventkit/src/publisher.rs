@@ -105,26 +105,26 @@ impl Publisher {
         serde_json::from_slice(&answer.payload).map_err(RequestError::Decode)
     }
 
-    fn draft<E: Event>(&self, event: &E, cause: &Cause) -> Result<Draft, PublishError> {
+    fn draft<'a, E: Event>(&self, event: &E, cause: &'a Cause) -> Result<Draft<'a>, PublishError> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);
         let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id.clone());
         let payload = Envelope::encode(&meta, event)?.into();
         let subject = subject::event(E::TYPE, event.entity_id(), 0).into();
-        Ok(Draft { message_id: cause.message_id(&id), id, subject, payload })
+        Ok(Draft { id, cause, subject, payload })
     }
 }
 
 /// What messages are made of, one for each attempt.
-struct Draft {
+struct Draft<'a> {
     id: EventId,
-    message_id: String,
+    cause: &'a Cause,
     subject: Subject,
     payload: Bytes,
 }
 
-impl Draft {
+impl Draft<'_> {
     fn outgoing(&self) -> Outgoing {
-        Outgoing::event(self.subject.clone(), &self.message_id, self.payload.clone())
+        Outgoing::event(self.subject.clone(), &self.cause.message_id(&self.id), self.payload.clone())
     }
 }
 
