@@ -413,7 +413,7 @@ impl Consumer {
             event.sequence = delivery.sequence,
             attempt,
             ?after,
-            error = format!("{error:#}"),
+            error = causes(error).join(": "),
             "a handler failed; trying again",
         );
         metrics::counter!("eventkit_handler_failures_total", "consumer" => self.name.clone()).increment(1);
@@ -460,8 +460,8 @@ impl Consumer {
         attempts: u32,
         first_failed_at: Option<DateTime<Utc>>,
     ) -> Disposition {
-        let errors: Vec<_> = error.chain().map(ToString::to_string).collect();
-        tracing::error!(consumer.name = self.name, %class, attempts, error = format!("{error:#}"), "dead letter");
+        let errors = causes(error);
+        tracing::error!(consumer.name = self.name, %class, attempts, error = errors.join(": "), "dead letter");
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         Disposition::DeadLetter(GivenUp { key, class, errors, attempts, first_failed_at })
     }
@@ -470,6 +470,17 @@ impl Consumer {
 /// Not now, and not because the event failed.
 fn wait_for(delivery: &Delivery, after: Duration) -> Disposition {
     Disposition::Retry { after: jittered(after), first_failed_at: delivery.first_failed_at }
+}
+
+/// An error and what caused it, outermost first; without the causes that an error has told already.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.last().is_none_or(|last| !last.ends_with(&cause)) {
+            told.push(cause);
+        }
+    }
+    told
 }
 
 fn jittered(delay: Duration) -> Duration {
