@@ -124,8 +124,12 @@ impl DeadLetter {
                 .map(async_nats::HeaderValue::as_str)
                 .ok_or_else(|| NotADeadLetter(format!("no header {name}")))
         };
+        let consumer = text(CONSUMER)?.to_owned();
+        if !is_short_token(&consumer) {
+            return Err(NotADeadLetter(format!("{consumer:?} is no consumer's name")));
+        }
         Ok(Self {
-            consumer: text(CONSUMER)?.to_owned(),
+            consumer,
             class: text(CLASS)?.parse()?,
             errors: serde_json::from_str(text(ERRORS)?).map_err(|error| NotADeadLetter(error.to_string()))?,
             attempts: parse(ATTEMPTS, text(ATTEMPTS)?)?,
@@ -146,7 +150,8 @@ impl DeadLetter {
     /// Stores it on `dlq.events.<consumer>.<entity>.<event>` and awaits the acknowledgement.
     pub(crate) async fn store(&self, client: &Client) -> Result<(), DeadLetterError> {
         let mut tokens = self.original.subject.split('.');
-        let (entity, event) = (tokens.next().unwrap_or("none"), tokens.next().unwrap_or("none"));
+        let mut token = || tokens.next().filter(|token| is_short_token(token)).unwrap_or("none");
+        let (entity, event) = (token(), token());
         let subject = format!("dlq.events.{}.{entity}.{event}", self.consumer);
         let message_id = format!("dlq:{}:{}", self.id(), self.redrives);
         self.publish(client, subject, &message_id, self.original.payload.clone()).await.map(|_| ())
@@ -155,7 +160,7 @@ impl DeadLetter {
     /// Asks the consumer that failed, and no other, to try again; with another payload, if one is given. Answers with the
     /// position of the request in the stream `DLQ`.
     pub async fn redrive(&self, client: &Client, payload: Option<Bytes>) -> Result<u64, DeadLetterError> {
-        let again = Self { redrives: self.redrives + 1, ..self.clone() };
+        let again = Self { redrives: self.redrives.saturating_add(1), ..self.clone() };
         let message_id = format!("redrive:{}:{}", self.id(), again.redrives);
         let payload = payload.unwrap_or_else(|| self.original.payload.clone());
         let ack = again.publish(client, redrive_subject(&self.consumer), &message_id, payload).await?;
@@ -197,6 +202,12 @@ impl DeadLetter {
         let message = Outgoing { subject: Subject::from(subject), headers, payload };
         publish_once(client, message, ANSWER_WITHIN).await.map_err(DeadLetterError)
     }
+}
+
+/// Whether it can stand in a subject of ours. A subject with anything else in it, or one that is too long for the server,
+/// would never be stored.
+fn is_short_token(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !b".*>".contains(&b))
 }
 
 /// Where a consumer listens for what it should try again.
@@ -308,6 +319,14 @@ mod tests {
             kept.iter().all(|(name, _)| !is_put_aside(name.as_ref()) || name.to_string().starts_with(ASIDE))
         );
         assert_eq!(original_headers(&kept), headers);
+    }
+
+    #[test]
+    fn only_what_the_server_takes_stands_in_a_subject() {
+        assert!(is_short_token("consumer-email") && is_short_token("placed"));
+        for text in ["", "a b", "a.b", "*", ">", "a\tb", "é", &"x".repeat(129)] {
+            assert!(!is_short_token(text), "{text}");
+        }
     }
 
     #[test]

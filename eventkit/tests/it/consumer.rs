@@ -559,6 +559,49 @@ async fn redriving_reaches_only_the_consumer_that_failed() {
 }
 
 #[tokio::test]
+async fn a_subject_that_cannot_be_repeated_stops_no_dead_letter() {
+    let (_server, client, _log) = toy::server().await;
+    let notes = Notes::default();
+    let running = run(quick("owner").adopt::<LampLit>(note(&notes)), &client);
+    let js = async_nats::jetstream::new(client.clone());
+    // The durables are there: nothing is missed.
+    eventually(SOON, || async { js.get_consumer_from_stream::<Config, _, _>("owner", "EVENTS").await.ok() })
+        .await;
+    let headers = |sequence: usize, subject: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, value) in [
+            ("Dlq-Consumer", "owner"),
+            ("Dlq-Class", "rejected"),
+            ("Dlq-Errors", "[]"),
+            ("Dlq-Attempts", "1"),
+            ("Dlq-First-Failed-At", "2026-01-01T00:00:00Z"),
+            ("Dlq-Last-Failed-At", "2026-01-01T00:00:00Z"),
+            ("Dlq-Service-Version", "1"),
+            ("Dlq-Redrives", "4294967295"),
+            ("Dlq-Stream", "EVENTS"),
+            ("Dlq-Sequence", &sequence.to_string()),
+            ("Dlq-Subject", subject),
+        ] {
+            headers.insert(name, value);
+        }
+        headers
+    };
+    let unheard = ["", "lamp", "lamp.a b", "lamp.*.x.1", ".."];
+    for (n, subject) in unheard.iter().enumerate() {
+        let headers = headers(n + 100, subject);
+        let sent = js.publish_with_headers("dlq.redrive.owner", headers, "nonsense".into()).await;
+        sent.unwrap().await.unwrap();
+    }
+    // With it, the dead letter's would be longer than the server takes.
+    let long = format!("lamp.{}.x", "a".repeat(4045));
+    client.publish(long, "nonsense".into()).await.unwrap();
+    let letters = dead_letters(&client, unheard.len() + 1).await;
+    assert!(letters.iter().all(|letter| letter.original.payload == "nonsense"));
+    settled(&client, "owner").await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn other_producers_events_are_adopted_and_their_nonsense_is_a_dead_letter() {
     let (_server, client, _log) = toy::server().await;
     struct Adopter(Notes);
