@@ -433,7 +433,8 @@ impl Set {
         match self.claims.get(&key) {
             Some(claim) if !claim.finished && claim.until > Utc::now() => Look::Answer(Claim::Held),
             Some(claim) => {
-                Look::Claim { after: claim.sequence, attempt: claim.attempt + 1, earlier: Some(*claim) }
+                let attempt = claim.attempt.saturating_add(1);
+                Look::Claim { after: claim.sequence, attempt, earlier: Some(*claim) }
             }
             // Before a redelivery there was a first delivery, of which nothing was written down.
             None => {

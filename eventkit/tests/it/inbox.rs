@@ -69,6 +69,30 @@ async fn the_set_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_claim_that_nobody_here_wrote_ends_nothing() {
+    let server = NatsServer::start().await;
+    let client = server.client().await;
+    let inbox = open(&client).await;
+    let js = async_nats::jetstream::new(client.clone());
+    let key = Key::of_event("e-1");
+    for (subject, payload) in [
+        ("inbox.test.done".to_owned(), &b"7 bytes"[..]),
+        ("inbox.test.claim.x".to_owned(), b"{}"),
+        (format!("inbox.test.claim.{key}"), b"junk"),
+        (format!("inbox.test.claim.{key}"), br#"{"attempt":4294967295,"finished":true}"#),
+    ] {
+        js.publish(subject, payload.into()).await.unwrap().await.unwrap();
+    }
+    let granted = eventually(SOON, || async {
+        match inbox.claim(key, Turn::Again).await {
+            Ok(Claim::Granted(grant)) => Some(grant),
+            _ => None,
+        }
+    });
+    assert_eq!(granted.await.attempt, u32::MAX);
+}
+
+#[tokio::test]
 async fn ids_that_differ_in_writing_are_different_events() {
     let upper = Key::of_event("0190A000-0000-7000-8000-000000000000");
     let lower = Key::of_event("0190a000-0000-7000-8000-000000000000");
