@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::edge::MAX_BODY_BYTES;
 use super::problem::Problem;
 
-/// A JSON body. 400 if it is not JSON, 413 if it is too large, 422 if it has not the shape of a `T`.
+/// A body that is a JSON object. 400 if it is not JSON, 413 if it is too large, 422 if it has not the shape of a `T`.
 ///
 /// Whether unknown fields are refused is `T`'s to say: `#[serde(deny_unknown_fields)]`. The content type is not asked for.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             JsonRejection::JsonDataError(error) => Problem::invalid(reason(&error.body_text())),
             other => Problem::bad_request(reason(&other.body_text())),
         })?;
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            // serde takes an array for the fields in their order.
+            return Err(Problem::invalid("The body must be a JSON object"));
+        }
         Ok(Self(body))
     }
 }

@@ -150,6 +150,7 @@ async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
     refused("{").await.problem(400, "bad-request");
     refused("hello").await.problem(400, "bad-request");
     refused(r#"{"lamp_id":"a"}"#).await.problem(422, "invalid");
+    refused(r#" ["a",5]"#).await.problem(422, "invalid");
     refused(r#"{"lamp_id":"a","brightness":5,"colour":"red"}"#).await.problem(422, "invalid");
     refused(r#"{"lamp_id":"a.b","brightness":5}"#).await.problem(422, "invalid");
     let wrong_type = refused(r#"{"lamp_id":"a","brightness":"much"}"#).await.problem(422, "invalid");
