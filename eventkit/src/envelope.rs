@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,6 +13,9 @@ use crate::{Event, EventId, InvalidId, Metadata};
 
 /// The content type of a message body (CloudEvents JSON format 1.0.2).
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// The longest user id, in bytes: every event that an event leads to carries it on.
+const MAX_USER_ID: usize = 256;
 
 /// One message body, read in one pass that borrows from it; the data stays raw until its type is known.
 #[derive(Debug)]
@@ -92,6 +95,9 @@ impl<'a> Envelope<'a> {
         if self.wire.id.is_empty() {
             return Err(DecodeError::Missing("id"));
         }
+        if !self.data.get().starts_with('{') {
+            return Err(DecodeError::invalid("data", "not a JSON object"));
+        }
         Ok(self)
     }
 
@@ -153,7 +159,11 @@ impl<'a> Envelope<'a> {
             } else {
                 Some(id("causationid", &wire.causationid)?)
             },
-            user_id: (!wire.userid.is_empty()).then(|| wire.userid.clone().into_owned()),
+            user_id: match wire.userid.len() {
+                0 => None,
+                1..=MAX_USER_ID => Some(wire.userid.clone().into_owned()),
+                _ => return Err(DecodeError::invalid("userid", format!("more than {MAX_USER_ID} bytes"))),
+            },
             priority,
         })
     }
@@ -275,7 +285,8 @@ fn wire_name(flat: &str) -> String {
     name
 }
 
-/// RFC 3339; a time without a zone, as many scripts write it, is UTC.
+/// RFC 3339; a time without a zone, as many scripts write it, is UTC. Only a time that can be written again: an event that
+/// is adopted keeps it, and RFC 3339 knows the years 0 to 9999.
 fn time(text: &str) -> Result<DateTime<Utc>, DecodeError> {
     if text.is_empty() {
         return Err(DecodeError::Missing("time"));
@@ -284,6 +295,10 @@ fn time(text: &str) -> Result<DateTime<Utc>, DecodeError> {
         .map(|time| time.with_timezone(&Utc))
         .or_else(|error| text.parse::<NaiveDateTime>().map(|time| time.and_utc()).map_err(|_| error))
         .map_err(|error| DecodeError::invalid("time", error.to_string()))
+        .and_then(|time| match time.year() {
+            0..=9999 => Ok(time),
+            year => Err(DecodeError::invalid("time", format!("the year is {year} in UTC, not 0 to 9999"))),
+        })
 }
 
 /// A small whole number, as a JSON number or, as some CloudEvents SDKs write extensions, as a string.
@@ -335,6 +350,36 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_is_read_can_be_written_and_read_again() {
+        for text in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "2016-12-31T23:59:60Z"] {
+            let read = time(text).unwrap();
+            let written = serde_json::to_value(read).unwrap();
+            assert_eq!(time(written.as_str().unwrap()).unwrap(), read);
+        }
+        for text in [
+            "+12345-01-01T00:00:00",
+            "-0001-01-01T00:00:00",
+            "9999-12-31T23:59:59-23:59",
+            "0000-01-01T00:00:00+23:59",
+        ] {
+            assert!(time(text).unwrap_err().to_string().contains("the year is"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_user_id_is_bounded() {
+        let read = |length: usize| {
+            let userid = "u".repeat(length);
+            let body = format!(
+                r#"{{"specversion":"1.0","id":"1","type":"a.b","time":"2026-01-01T00:00:00Z","userid":"{userid}","data":{{}}}}"#
+            );
+            Envelope::decode(body.as_bytes()).unwrap().metadata()
+        };
+        assert_eq!(read(MAX_USER_ID).unwrap().user_id.unwrap().len(), MAX_USER_ID);
+        assert!(read(MAX_USER_ID + 1).unwrap_err().to_string().contains("userid"));
+    }
+
+    #[test]
     fn what_is_not_an_event_is_refused_with_its_reason() {
         let refusal = |body: &str| Envelope::decode(body.as_bytes()).unwrap_err().to_string();
         assert!(refusal("hello").starts_with("not an event in JSON"));
@@ -346,6 +391,10 @@ mod tests {
         assert_eq!(
             refusal(r#"{"specversion":"0.3","id":"1"}"#),
             "`specversion` is invalid: \"0.3\" is not 1.0"
+        );
+        assert_eq!(
+            refusal(r#"{"specversion":"1.0","id":"1","type":"a.b","data":[]}"#),
+            "`data` is invalid: not a JSON object"
         );
         assert_eq!(refusal(r#"{"event_type":"OrderPlaced"}"#), "no `id`");
     }
