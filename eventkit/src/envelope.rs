@@ -142,6 +142,12 @@ impl<'a> Envelope<'a> {
             "" => own.clone(),
             value => id("correlationid", value)?,
         };
+        let causation_id = match &*wire.causationid {
+            "" => None,
+            // The request that all goes back to; the same text need not be kept twice.
+            value if value == correlation_id.as_str() => Some(correlation_id.clone()),
+            value => Some(id("causationid", value)?),
+        };
         let priority = match wire.priority {
             Some(Count(n @ 0..=9)) => u8::try_from(n).ok(),
             Some(Count(n)) => return Err(DecodeError::invalid("priority", format!("{n} is not 0 to 9"))),
@@ -154,11 +160,7 @@ impl<'a> Envelope<'a> {
             time: time(&wire.time)?,
             data_version: self.data_version().unwrap_or(0),
             correlation_id,
-            causation_id: if wire.causationid.is_empty() {
-                None
-            } else {
-                Some(id("causationid", &wire.causationid)?)
-            },
+            causation_id,
             user_id: match wire.userid.len() {
                 0 => None,
                 1..=MAX_USER_ID => Some(wire.userid.clone().into_owned()),

@@ -31,8 +31,8 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 /// What a puller says to the runtime.
 #[derive(Debug)]
 pub(super) enum Pulled {
-    /// Here is a message.
-    Message(Arrival),
+    /// Here are messages.
+    Messages(Vec<Arrival>),
     /// Which is the oldest message of this stream that is not settled?
     Oldest(&'static str, oneshot::Sender<Option<u64>>),
 }
@@ -99,10 +99,11 @@ impl Puller {
         let answers = self.client.subscribe(inbox.clone()).await?;
         let mut open = Open { answers, inbox, messages: 0 };
         let pulled = self.pull_with(&mut open, next_sequence, failures).await;
-        // Nobody can answer us any more; what is here already is taken, so that it can be given back at once.
-        let _ = open.answers.unsubscribe().await;
+        // Nobody can answer us any more; what is here by then is taken, so that it can be given back at once. What the
+        // client throws away, having arrived a moment too late, comes again after `ack_wait`.
+        let _ = open.answers.drain().await;
         while let Ok(Some(message)) = tokio::time::timeout(ON_ITS_WAY, open.answers.next()).await {
-            let _ = self.take(message, &mut open.messages, next_sequence);
+            let _ = self.take(message, &mut open, next_sequence);
         }
         self.room.add_permits(open.messages);
         pulled
@@ -138,11 +139,7 @@ impl Puller {
                 answer = tokio::time::timeout(HEARTBEAT * 2, open.answers.next()), if open.messages > 0 => {
                     let Ok(answer) = answer else { bail!("no sign of life from the server") };
                     let message = answer.ok_or_else(|| anyhow!("the connection is closed"))?;
-                    self.take(message, &mut open.messages, next_sequence)?;
-                    // And what else is here already: at most as many as were asked for.
-                    while let Some(Some(message)) = open.answers.next().now_or_never() {
-                        self.take(message, &mut open.messages, next_sequence)?;
-                    }
+                    self.take(message, open, next_sequence)?;
                     if std::mem::take(failures) > 0 {
                         tracing::info!(consumer.name = self.durable.name, "pulling again");
                         self.health.set_ready(true, "pulling");
@@ -176,16 +173,35 @@ impl Puller {
         Ok(())
     }
 
-    /// Passes a message on, or reads a status.
+    /// Passes on a message, and with it what else is here already: no more than was asked for.
     fn take(
+        &self,
+        message: async_nats::Message,
+        open: &mut Open,
+        next_sequence: &mut Option<u64>,
+    ) -> anyhow::Result<()> {
+        let mut arrivals = Vec::new();
+        let mut read = self.read(message, &mut open.messages, next_sequence);
+        while let Ok(arrival) = read {
+            arrivals.extend(arrival);
+            read = Ok(None);
+            let Some(Some(message)) = open.answers.next().now_or_never() else { break };
+            read = self.read(message, &mut open.messages, next_sequence);
+        }
+        self.pulled.send(Pulled::Messages(arrivals))?;
+        read.map(drop)
+    }
+
+    /// Reads a message, or a status.
+    fn read(
         &self,
         message: async_nats::Message,
         expected: &mut usize,
         next_sequence: &mut Option<u64>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<Arrival>> {
         match message.status {
             None | Some(StatusCode::OK) => {}
-            Some(StatusCode::IDLE_HEARTBEAT) => return Ok(()),
+            Some(StatusCode::IDLE_HEARTBEAT) => return Ok(None),
             Some(status) => {
                 let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
                 let unanswered =
@@ -195,7 +211,7 @@ impl Puller {
                 self.room.add_permits(unanswered);
                 // The request has run out. Anything else (deleted, leader gone, server stopping) needs a new start.
                 if status == StatusCode::TIMEOUT {
-                    return Ok(());
+                    return Ok(None);
                 }
                 bail!("status {status} {}", message.description.as_deref().unwrap_or_default());
             }
@@ -206,9 +222,7 @@ impl Puller {
         self.pending.set(pending);
         *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
         *expected = expected.saturating_sub(1);
-        let arrival = Arrival { message, stream: self.durable.stream, sequence, delivered };
-        self.pulled.send(Pulled::Message(arrival))?;
-        Ok(())
+        Ok(Some(Arrival { message, stream: self.durable.stream, sequence, delivered }))
     }
 }
 
@@ -225,9 +239,9 @@ struct Place {
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's sequence>.<time>.<pending>`, with domain and account
 /// after `ACK` in the longer form.
 fn read_place(reply: &str) -> Option<Place> {
-    let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
-    let before = if tokens.clone().count() < 9 { 2 } else { 4 };
-    let mut numbers = tokens.skip(before);
+    let tokens = reply.strip_prefix("$JS.ACK.")?;
+    let dots = tokens.bytes().filter(|byte| *byte == b'.').count();
+    let mut numbers = tokens.split('.').skip(if dots < 8 { 2 } else { 4 });
     let delivered = numbers.next()?.parse().ok()?;
     let sequence = numbers.next()?.parse().ok()?;
     let pending = numbers.nth(2)?.parse().ok()?;

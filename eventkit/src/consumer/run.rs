@@ -252,7 +252,12 @@ impl Runtime {
 
     fn hear(&mut self, pulled: Pulled) {
         match pulled {
-            Pulled::Message(arrival) => self.admit(arrival),
+            Pulled::Messages(arrivals) => {
+                let now = Instant::now();
+                for arrival in arrivals {
+                    self.admit(arrival, now);
+                }
+            }
             Pulled::Oldest(stream, answer) => {
                 let of_stream = self.owned.keys().filter(|(of, _)| *of == stream);
                 // A puller that does not wait any more has been stopped.
@@ -262,8 +267,8 @@ impl Runtime {
     }
 
     /// Takes over a message.
-    fn admit(&mut self, arrival: Arrival) {
-        let Some((id, delivery, owned)) = self.read(arrival) else { return };
+    fn admit(&mut self, arrival: Arrival, now: Instant) {
+        let Some((id, delivery, owned)) = self.read(arrival, now) else { return };
         match self.owned.entry(id) {
             Entry::Occupied(mut same) => {
                 // Delivered again although it is here: it is settled by its latest name, and not run twice.
@@ -288,6 +293,7 @@ impl Runtime {
     fn read(
         &self,
         Arrival { message, stream, sequence, delivered }: Arrival,
+        now: Instant,
     ) -> Option<(Id, Delivery, Owned)> {
         let reply = message.reply?;
         let id = (stream, sequence);
@@ -307,7 +313,7 @@ impl Runtime {
             headers,
             stream,
             lane: self.lane_of(&delivery),
-            extended_at: Instant::now(),
+            extended_at: now,
             holds_room: true,
             stage: Stage::Running,
         };
@@ -331,6 +337,7 @@ impl Runtime {
 
     /// Starts what may run, as far as concurrency allows.
     fn start_ready(&mut self) {
+        let now = Instant::now();
         while !self.ready.is_empty()
             && let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
         {
@@ -339,7 +346,7 @@ impl Runtime {
             let Stage::Waiting(mut delivery) = std::mem::replace(&mut owned.stage, Stage::Running) else {
                 continue;
             };
-            if owned.extended_at.elapsed() + self.limits.handler_timeout > self.limits.ack_wait {
+            if now.duration_since(owned.extended_at) + self.limits.handler_timeout > self.limits.ack_wait {
                 // The server may think that we are gone, and have given it to somebody else.
                 delivery.turn = Turn::Again;
             }
