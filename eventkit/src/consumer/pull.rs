@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::Config;
 use async_nats::{Client, StatusCode, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
 use metrics::Gauge;
@@ -25,8 +26,8 @@ const EXPIRES: Duration = Duration::from_secs(30);
 /// requests are given up and made anew.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How long a message may be on its way to us after we have said that we want no more.
-const ON_ITS_WAY: Duration = Duration::from_millis(50);
+/// How long the server may take to answer when we stop; what is on its way to us is here by then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a puller says to the runtime.
 #[derive(Debug)]
@@ -99,14 +100,30 @@ impl Puller {
         let answers = self.client.subscribe(inbox.clone()).await?;
         let mut open = Open { answers, inbox, messages: 0 };
         let pulled = self.pull_with(&mut open, next_sequence, failures).await;
-        // Nobody can answer us any more; what is here by then is taken, so that it can be given back at once. What the
-        // client throws away, having arrived a moment too late, comes again after `ack_wait`.
-        let _ = open.answers.drain().await;
-        while let Ok(Some(message)) = tokio::time::timeout(ON_ITS_WAY, open.answers.next()).await {
-            let _ = self.take(message, &mut open, next_sequence);
+        if pulled.is_ok() {
+            self.take_what_is_on_its_way(&mut open, next_sequence).await;
         }
+        let _ = open.answers.unsubscribe().await;
         self.room.add_permits(open.messages);
         pulled
+    }
+
+    /// Takes what the server has sent already, so that it can be given back at once: a connection is read in order, so all
+    /// of it is here when the server has answered a question. Only what is sent after that comes again after `ack_wait`.
+    async fn take_what_is_on_its_way(&self, open: &mut Open, next_sequence: &mut Option<u64>) {
+        let Durable { stream, name, .. } = &self.durable;
+        let question = self.js.get_consumer_from_stream::<Config, _, _>(name, stream);
+        let mut answered = std::pin::pin!(tokio::time::timeout(ANSWER_WITHIN, question));
+        loop {
+            tokio::select! {
+                biased;
+                Some(message) = open.answers.next() => {
+                    // A status that ends the pull has nothing to end any more.
+                    let _ = self.take(message, open, next_sequence);
+                }
+                _ = &mut answered => return,
+            }
+        }
     }
 
     /// Where the durable has to start if it is gone: at the oldest message that is not settled.
