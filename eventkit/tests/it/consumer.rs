@@ -363,6 +363,12 @@ async fn a_stopped_consumer_finishes_what_runs_and_gives_back_the_rest_at_once()
     let running = run(Consumer::new("c").on::<LampLit>(handler), &client);
     publish(&log, "a", 0..20).await;
     started.notified().await;
+    let js = async_nats::jetstream::new(client.clone());
+    eventually(SOON, || async {
+        let durable = js.get_consumer_from_stream::<Config, _, _>("c", "EVENTS").await.ok()?;
+        (durable.cached_info().num_ack_pending == 20).then_some(())
+    })
+    .await;
     running.stop.cancel();
     go_on.notify_one();
     running.task.await.unwrap().unwrap();
