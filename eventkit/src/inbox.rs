@@ -23,8 +23,8 @@ pub trait Inbox: Send + Sync + 'static {
     /// May this delivery be handled now?
     fn claim(&self, key: Key, delivery: Turn) -> BoxFuture<'_, Result<Claim, InboxError>>;
 
-    /// Marks an event as handled, or given up, for good. When this returns, every replica will answer
-    /// [`Claim::Done`], also after a crash.
+    /// Marks an event as handled, or given up, for good. When this returns, every replica answers [`Claim::Done`] to a
+    /// redelivery, also after a crash; to a first delivery of the same event, as soon as it has heard of the mark.
     fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>>;
 
     /// Ends an attempt that failed, so that the next one need not wait for the claim to run out. Failing to write it

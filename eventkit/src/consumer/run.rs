@@ -37,7 +37,8 @@ const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Consumer {
     /// Runs until `stop`: binds its durables, loads its idempotency set, then pulls, handles and settles. Returns after what
-    /// was running has ended or its time is up. An error means that it could not start.
+    /// was running has ended or its time is up. An error means that it could not start, or that one of its tasks has ended
+    /// although it should run: the process should end then too.
     pub async fn run(mut self, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
         self.limits.check().with_context(|| format!("consumer {}", self.name))?;
         ensure!(
