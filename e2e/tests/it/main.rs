@@ -3,3 +3,4 @@
 mod crashes;
 mod orders;
 mod outsider;
+mod storm;
