@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::event::{UpcastError, decode_data};
-use crate::{Event, EventId, InvalidId, Metadata};
+use crate::{EntityId, Event, EventId, InvalidId, Metadata, subject};
 
 /// The content type of a message body (CloudEvents JSON format 1.0.2).
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -131,6 +131,19 @@ impl<'a> Envelope<'a> {
         decode_data(self.data_version().unwrap_or(E::VERSION), self.data)
     }
 
+    /// Checks that the event stands where it belongs: a document is believed only on the subject of its own type and of
+    /// the entity in its data. A reader of the log calls this before it believes either.
+    pub fn check_place(&self, subject: &str, id: &EntityId) -> Result<(), DecodeError> {
+        if subject::holds(subject, &self.event_type, id) {
+            return Ok(());
+        }
+        Err(DecodeError::Misplaced {
+            event_type: self.event_type.clone().into_owned(),
+            id: id.clone(),
+            subject: subject.to_owned(),
+        })
+    }
+
     /// The context attributes, checked.
     pub fn metadata(&self) -> Result<Metadata, DecodeError> {
         let wire = &self.wire;
@@ -179,7 +192,7 @@ impl<'a> Envelope<'a> {
             source: &'a str,
             #[serde(rename = "type")]
             event_type: &'a str,
-            subject: &'a crate::EntityId,
+            subject: &'a EntityId,
             time: DateTime<Utc>,
             datacontenttype: &'static str,
             dataversion: u32,
@@ -259,6 +272,16 @@ pub enum DecodeError {
         version: u32,
         /// Where it differs.
         source: serde_json::Error,
+    },
+    /// It stands on the subject of another type or entity.
+    #[error("it says that it is a {event_type} of {id}, and stands on {subject}")]
+    Misplaced {
+        /// The type that it claims.
+        event_type: String,
+        /// The entity that it claims.
+        id: EntityId,
+        /// Where it stands.
+        subject: String,
     },
 }
 

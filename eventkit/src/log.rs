@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::envelope::{CONTENT_TYPE, DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
-use crate::{Aggregate, EntityId, Event, EventStore, Publisher, Recorded, Timers};
+use crate::{Aggregate, EntityId, Event, EventSet, EventStore, Publisher, Recorded, Timers};
 
 /// The subject whose last sequence an append expects. (async-nats has no constant for it; nats-server 2.11.)
 pub(crate) const CHECK_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -86,27 +86,28 @@ impl EventLog {
     ) -> Result<Option<Recorded<E>>, StoreError> {
         let subject = subject::event(E::TYPE, id, version);
         let Some(stored) = self.get_last(&subject).await? else { return Ok(None) };
-        #[expect(
-            clippy::redundant_closure_for_method_calls,
-            reason = "the method is not general over the lifetime"
-        )]
-        let recorded = stored.decode(|envelope| envelope.event::<E>())?;
-        Ok(Some(recorded))
+        stored.event().map(Some)
     }
 
     /// The last message on a subject, by one direct get (ADR-31).
     pub(crate) async fn get_last(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
-        let request = format!("$JS.API.DIRECT.GET.{EVENTS}.{subject}");
-        let answer = self
-            .client()
-            .send_request(request, Request::new().timeout(Some(ANSWER_WITHIN)))
-            .await
-            .map_err(StoreError::unavailable)?;
+        self.direct_get(format!("$JS.API.DIRECT.GET.{EVENTS}.{subject}"), Bytes::new()).await
+    }
+
+    async fn direct_get(&self, request: String, query: Bytes) -> Result<Option<Stored>, StoreError> {
+        let query = Request::new().payload(query).timeout(Some(ANSWER_WITHIN));
+        let answer = self.client().send_request(request, query).await.map_err(StoreError::unavailable)?;
         match answer.status.map_or(200, |status| status.as_u16()) {
             200 => Stored::of_direct_get(answer).map(Some),
             404 => Ok(None),
             status => Err(StoreError::answered(status, &answer)),
         }
+    }
+
+    /// The first message on a subject, by one direct get. It costs the length of the log: for repairs only.
+    pub(crate) async fn get_first(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
+        let query = serde_json::json!({ "seq": 1, "next_by_subj": subject }).to_string();
+        self.direct_get(format!("$JS.API.DIRECT.GET.{EVENTS}"), query.into()).await
     }
 
     /// The last message of every subject that matches one of `filters`, in stream order, by one `multi_last` direct get.
@@ -165,12 +166,30 @@ impl Stored {
         }
     }
 
-    /// The entity's version that this message holds.
+    /// The entity's version that this message holds; 0 if it stands in no entity's history.
     pub(crate) fn version(&self) -> u64 {
         EventSubject::parse(&self.subject).map_or(0, |subject| subject.version)
     }
 
-    pub(crate) fn decode<E>(
+    /// The event, if it is one of the set and stands where it belongs.
+    pub(crate) fn decode<E: EventSet>(&self) -> Result<Recorded<E>, StoreError> {
+        self.recorded(|envelope| {
+            let event = E::decode(envelope)?;
+            envelope.check_place(&self.subject, event.entity_id())?;
+            Ok(event)
+        })
+    }
+
+    /// The event, if it is an `E` and stands where it belongs.
+    pub(crate) fn event<E: Event>(&self) -> Result<Recorded<E>, StoreError> {
+        self.recorded(|envelope| {
+            let event: E = envelope.event()?;
+            envelope.check_place(&self.subject, event.entity_id())?;
+            Ok(event)
+        })
+    }
+
+    fn recorded<E>(
         &self,
         decode: impl FnOnce(&Envelope<'_>) -> Result<E, DecodeError>,
     ) -> Result<Recorded<E>, StoreError> {
@@ -323,16 +342,20 @@ pub enum StoreError {
         /// What is wrong with it.
         source: DecodeError,
     },
-    /// A history has a hole or two events of the same version. Needs an operator.
-    #[error("the history of {entity} {id} is broken: version {expected} was expected, {found} found")]
-    Broken {
+    /// A decision of several events has not the room that it needs: a message that no aggregate appended stands at one of
+    /// their versions. Nothing was stored. Needs an operator.
+    #[error(
+        "the history of {entity} {id} is blocked: events are to be stored from version {expected} on, and something \
+         stands at version {found}; find out who wrote it"
+    )]
+    Blocked {
         /// The entity's name.
         entity: &'static str,
         /// Its id.
         id: EntityId,
-        /// The version that should have come.
+        /// The version of the first event.
         expected: u64,
-        /// The version that came.
+        /// The version that is taken.
         found: u64,
     },
     /// An event could not be written as JSON: a mistake in its type.

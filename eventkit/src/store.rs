@@ -2,6 +2,8 @@
 //!
 //! Stored is published: there is no second write. See docs/decisions for why the version is in the subject.
 
+mod history;
+
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -12,7 +14,8 @@ use async_nats::header::HeaderMap;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use crate::log::{Ack, MAX_READ, Outgoing, PublishFailure, StoreError, Stored};
+use self::history::History;
+use crate::log::{Ack, Outgoing, PublishFailure, StoreError, Stored};
 use crate::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet, Recorded, subject};
 
 /// How often a decision is taken anew because another writer came first. In one process commands to one entity queue,
@@ -24,9 +27,6 @@ const HOT: usize = 1024;
 
 /// How many of an entity's latest event ids are remembered, to recognise a command given again.
 const REMEMBERED: usize = 4096;
-
-/// How many versions one page of a long history asks for.
-const PAGE: u64 = 500;
 
 /// The aggregates of one kind. Cheap to clone; clones share the entities kept in memory.
 pub struct EventStore<A: Aggregate> {
@@ -94,7 +94,7 @@ impl<A: Aggregate> EventStore<A> {
 
     /// Everything that happened to an entity, in order.
     pub async fn history(&self, id: &EntityId) -> Result<Vec<Recorded<A::Event>>, StoreError> {
-        self.stored(id).await?.iter().map(|stored| stored.decode(A::Event::decode)).collect()
+        self.history_of(id).whole().await?.stored.iter().map(Stored::decode).collect()
     }
 
     /// Carries out a command: load, decide, append; if another writer came first, once more from the start.
@@ -169,7 +169,17 @@ impl<A: Aggregate> EventStore<A> {
                 *slot = Some(hot);
                 return Ok(Executed { state, version, sequence, events, repeated: false });
             }
-            match self.append(id, hot.loaded.version, &events, cause).await {
+            let (version, appended) = (hot.loaded.version, events.len() as u64);
+            if let Some(found) = hot.beyond.filter(|found| *found <= version + appended) {
+                return Err(StoreError::Blocked {
+                    entity: A::ENTITY,
+                    id: id.clone(),
+                    expected: version + 1,
+                    found,
+                }
+                .into());
+            }
+            match self.append(id, version, &events, cause).await {
                 Ok((ids, Ack { sequence, duplicate: false })) => {
                     let hot = slot.insert(hot.after(&events, ids, sequence));
                     let Loaded { state, version, sequence } = hot.loaded.clone();
@@ -301,56 +311,16 @@ impl<A: Aggregate> EventStore<A> {
     /// Reads an entity's history and adds it up, trying again for as long as the log may take.
     async fn fold(&self, id: &EntityId) -> Result<Hot<A>, StoreError> {
         let mut hot = Hot::default();
-        for stored in self.stored(id).await? {
-            let recorded = stored.decode(A::Event::decode)?;
-            hot.take(&recorded);
+        let read = self.history_of(id).whole().await?;
+        hot.beyond = read.beyond;
+        for stored in read.stored {
+            hot.take(&stored.decode()?);
         }
         Ok(hot)
     }
 
-    /// An entity's messages in order, without a hole.
-    async fn stored(&self, id: &EntityId) -> Result<Vec<Stored>, StoreError> {
-        let everything = [subject::of_entity(A::ENTITY, id)];
-        let stored = match self.log.read_retrying(&everything).await {
-            Err(StoreError::TooMany) => self.stored_in_pages(id).await?,
-            read => read?,
-        };
-        for (stored, expected) in stored.iter().zip(1..) {
-            let found = stored.version();
-            if found != expected {
-                return Err(StoreError::Broken { entity: A::ENTITY, id: id.clone(), expected, found });
-            }
-        }
-        Ok(stored)
-    }
-
-    /// A history longer than one read carries, page by page. Slow; snapshots make it rare.
-    async fn stored_in_pages(&self, id: &EntityId) -> Result<Vec<Stored>, StoreError> {
-        let mut stored = Vec::with_capacity(MAX_READ * 2);
-        for page in 0.. {
-            let versions = page * PAGE + 1..=(page + 1) * PAGE;
-            let filters: Vec<_> = versions.map(|v| subject::of_version(A::ENTITY, id, v)).collect();
-            let read = self.log.read_retrying(&filters).await?;
-            let full = read.len() as u64 >= PAGE;
-            stored.extend(read);
-            if !full {
-                break;
-            }
-        }
-        Ok(stored)
-    }
-}
-
-impl EventLog {
-    /// Reads, trying again while the log is not available, until its deadline.
-    async fn read_retrying(&self, filters: &[String]) -> Result<Vec<Stored>, StoreError> {
-        let deadline = Instant::now() + self.deadline();
-        loop {
-            match self.get_last_of_each(filters).await {
-                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => pause(8).await,
-                read => return read,
-            }
-        }
+    fn history_of<'a>(&'a self, id: &'a EntityId) -> History<'a> {
+        History { log: &self.log, entity: A::ENTITY, id }
     }
 }
 
@@ -360,6 +330,8 @@ struct Hot<A> {
     /// The latest ids, oldest first, and the same as a set.
     recent: VecDeque<EventId>,
     known: HashSet<EventId>,
+    /// The first version after a hole at which a foreign message stands.
+    beyond: Option<u64>,
 }
 
 impl<A: Aggregate> Default for Hot<A> {
@@ -368,6 +340,7 @@ impl<A: Aggregate> Default for Hot<A> {
             loaded: Loaded { state: A::default(), version: 0, sequence: 0 },
             recent: VecDeque::new(),
             known: HashSet::new(),
+            beyond: None,
         }
     }
 }

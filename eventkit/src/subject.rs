@@ -59,7 +59,24 @@ impl<'a> EventSubject<'a> {
         if event.contains('.') {
             return None;
         }
-        Some(Self { event_type, entity, id, version: version.parse().ok()? })
+        Some(Self { event_type, entity, id, version: version_of(version)? })
+    }
+}
+
+/// A version as it is written: `7`, never `07` or `+7`, which would be further subjects for the same version.
+fn version_of(token: &str) -> Option<u64> {
+    let canonical = token == "0" || token.bytes().next().is_some_and(|first| matches!(first, b'1'..=b'9'));
+    token.parse().ok().filter(|_| canonical)
+}
+
+/// Whether an event of that type and entity may stand on `subject`: `<type>`, `<type>.<id>`, or `<type>.<id>.<version>`.
+///
+/// Anybody with a client can write any document on any subject. Whoever reads one believes neither alone.
+pub fn holds(subject: &str, event_type: &str, id: &EntityId) -> bool {
+    let Some(rest) = subject.strip_prefix(event_type) else { return false };
+    match rest.strip_prefix('.').map(|rest| rest.split_once('.').unwrap_or((rest, "0"))) {
+        Some((found, version)) => found == id.as_str() && version_of(version).is_some(),
+        None => rest.is_empty(),
     }
 }
 
@@ -110,6 +127,33 @@ mod tests {
     fn foreign_subjects_are_not_stored_events() {
         for subject in ["order.placed", "order.placed.o-1", "order.placed.o-1.x", "a.b.c.d.1"] {
             assert_eq!(EventSubject::parse(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_written_in_one_way_only() {
+        for version in ["", "07", "00", "+7", "-1", "7 ", "18446744073709551616"] {
+            assert_eq!(EventSubject::parse(&format!("order.placed.o-1.{version}")), None, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_subject_holds_events_of_its_own_type_and_entity() {
+        let id = EntityId::new("o-1").unwrap();
+        for subject in ["order.placed", "order.placed.o-1", "order.placed.o-1.0", "order.placed.o-1.12"] {
+            assert!(holds(subject, "order.placed", &id), "{subject}");
+        }
+        for subject in [
+            "order.placed.o-2",
+            "order.placed.o-2.1",
+            "order.placed.o-11.1",
+            "order.shipped.o-1.1",
+            "order.placed_twice.o-1.1",
+            "order.placed.o-1.1.1",
+            "order.placed.",
+            "order",
+        ] {
+            assert!(!holds(subject, "order.placed", &id), "{subject}");
         }
     }
 

@@ -168,7 +168,7 @@ impl<P: Projection> Inner<P> {
     fn apply(&self, name: &'static str, message: FollowedMessage) {
         let FollowedMessage { message, sequence, .. } = message;
         let stored = Stored { subject: message.subject.to_string(), sequence, payload: message.payload };
-        match stored.decode(P::Event::decode) {
+        match stored.decode::<P::Event>() {
             Ok(event) => self.projection.write().unwrap_or_else(PoisonError::into_inner).apply(&event),
             Err(StoreError::Corrupt { subject, source, .. }) => {
                 counter!("eventkit_view_undecodable_total", "view" => name).increment(1);

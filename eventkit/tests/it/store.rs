@@ -1,5 +1,6 @@
 //! The event store against a real server.
 
+use async_nats::Client;
 use eventkit::testing::NatsServer;
 use eventkit::{Cause, EventLog, EventSet, ExecuteError, StoreError, provision};
 use futures::future::join_all;
@@ -136,7 +137,7 @@ async fn half_of_a_two_event_decision_is_never_written() {
     js.publish("lamp.lit.b.2", body.as_slice().into()).await.unwrap().await.unwrap();
     let broken = store.execute(&id("b"), &LampCommand::FitAndLight { lamp_id: id("b") }, &cause()).await;
     assert!(
-        matches!(broken, Err(ExecuteError::Store(StoreError::Broken { expected: 1, found: 2, .. }))),
+        matches!(broken, Err(ExecuteError::Store(StoreError::Blocked { expected: 1, found: 2, .. }))),
         "{broken:?}"
     );
     assert!(log.read::<LampFitted>(&id("b"), 1).await.unwrap().is_none());
@@ -182,6 +183,68 @@ async fn a_foreign_message_at_a_version_is_reported_as_corrupt() {
     js.publish("lamp.fitted.a.1", "not an event".into()).await.unwrap().await.unwrap();
     let corrupt = log.store::<Lamp>().load(&id("a")).await;
     assert!(matches!(corrupt, Err(StoreError::Corrupt { sequence: 1, .. })), "{corrupt:?}");
+}
+
+async fn forge(client: &Client, subject: &str, body: &str) {
+    let js = async_nats::jetstream::new(client.clone());
+    js.publish(subject.to_owned(), body.to_owned().into()).await.unwrap().await.unwrap();
+}
+
+fn forged(event_type: &str, lamp: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"forged","source":"/x","type":"{event_type}","time":"2026-01-01T00:00:00Z",
+            "data":{{"lamp_id":"{lamp}","by":"mallory","watts":999}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn an_event_is_not_believed_on_the_subject_of_another_type_or_entity() {
+    let (_server, client, log) = toy::server().await;
+    forge(&client, "lamp.lit.a.1", &forged("lamp.fitted", "a")).await;
+    forge(&client, "lamp.fitted.b.1", &forged("lamp.fitted", "a")).await;
+    let store = log.store::<Lamp>();
+    for (lamp, subject) in [("a", "lamp.lit.a.1"), ("b", "lamp.fitted.b.1")] {
+        let executed = store.execute(&id(lamp), &fit(lamp), &cause()).await;
+        assert!(
+            matches!(&executed, Err(ExecuteError::Store(StoreError::Corrupt { subject: s, .. })) if s == subject),
+            "{executed:?}"
+        );
+        let told = executed.unwrap_err().to_string();
+        assert!(told.contains(subject) && told.contains("lamp.fitted of a"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_appended_is_left_out_of_a_history() {
+    let (_server, client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    store.execute(&id("a"), &light("a", "ann"), &cause()).await.unwrap();
+    for subject in [
+        "lamp.lit.a.777777", // far ahead
+        "lamp.lit.a.5",      // beyond a hole
+        "lamp.lit.a.1",      // a second one at a version, of another type
+        "lamp.fitted.a.1",   // over an event
+        "lamp.lit.a.0",      // no version
+        "lamp.lit.a.03",     // no version either
+        "lamp.lit.a.x",
+    ] {
+        forge(&client, subject, "garbage").await;
+    }
+    // In this process, and in one that has just started.
+    for (store, version) in [(store, 3), (log.store::<Lamp>(), 4)] {
+        let lit = store.execute(&id("a"), &light("a", "ann"), &cause()).await.unwrap();
+        assert_eq!(
+            (lit.version, lit.state),
+            (version, Lamp { watts: 60, lit: u32::try_from(version).unwrap() - 1 })
+        );
+    }
+    // The hole is filled: what stood beyond it is the history now, and is reported.
+    let corrupt = log.store::<Lamp>().execute(&id("a"), &light("a", "ann"), &cause()).await;
+    assert!(
+        matches!(&corrupt, Err(ExecuteError::Store(StoreError::Corrupt { subject, .. })) if subject == "lamp.lit.a.5"),
+        "{corrupt:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,135 @@
+//! An entity's history, read from the log: version after version, and nothing that does not belong to it.
+//!
+//! Anybody with a client can store a message on an entity's subjects. An append expects that the version after the
+//! latest is empty, and nothing else, so what stands beyond a hole, or a second time at a version, was appended by no
+//! aggregate. It is left out, counted and logged. What stands at the next version is the history, whoever wrote it.
+
+use metrics::counter;
+use tokio::time::Instant;
+use tracing::error;
+
+use super::pause;
+use crate::log::{MAX_READ, StoreError, Stored};
+use crate::{EntityId, EventLog, subject};
+
+/// How many versions one page of a long history asks for.
+pub(super) const PAGE: u64 = 500;
+
+/// One entity's place on the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct History<'a> {
+    pub(super) log: &'a EventLog,
+    pub(super) entity: &'static str,
+    pub(super) id: &'a EntityId,
+}
+
+/// What was read of a history.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// In order, without a hole.
+    pub(super) stored: Vec<Stored>,
+    /// The first version beyond the hole that they end at, if something stands there.
+    pub(super) beyond: Option<u64>,
+}
+
+impl History<'_> {
+    /// All of it. An entity that never existed has an empty one.
+    pub(super) async fn whole(&self) -> Result<Read, StoreError> {
+        let everything = [subject::of_entity(self.entity, self.id)];
+        match self.log.read_retrying(&everything).await {
+            Err(StoreError::TooMany) => self.versions(1, u64::MAX).await,
+            read => self.in_order(1, read?).await,
+        }
+    }
+
+    /// The versions from `first` to `last`, as far as there are any, page by page. Each page costs a read; what came
+    /// before costs nothing.
+    pub(super) async fn versions(&self, first: u64, last: u64) -> Result<Read, StoreError> {
+        let mut all = Read::default();
+        let mut next = first;
+        while next <= last {
+            let end = last.min(next.saturating_add(PAGE - 1));
+            let filters: Vec<_> =
+                (next..=end).map(|v| subject::of_version(self.entity, self.id, v)).collect();
+            let page = self.in_order(next, self.log.read_retrying(&filters).await?).await?;
+            let read = page.stored.len() as u64;
+            all.stored.extend(page.stored);
+            all.beyond = page.beyond;
+            if read <= end - next {
+                break;
+            }
+            next = end + 1;
+        }
+        Ok(all)
+    }
+
+    /// Brings what was read into order, from version `first` on.
+    async fn in_order(&self, first: u64, mut read: Vec<Stored>) -> Result<Read, StoreError> {
+        // An event published for itself has version 0 and stands in no history.
+        read.retain(|stored| stored.version() >= first);
+        read.sort_by_key(|stored| (stored.version(), stored.sequence));
+        self.restore_overwritten(&mut read).await?;
+        let mut stored: Vec<Stored> = Vec::with_capacity(read.len());
+        let (mut next, mut beyond) = (first, None);
+        for message in read {
+            let version = message.version();
+            if version == next {
+                next += 1;
+                stored.push(message);
+                continue;
+            }
+            if version > next {
+                beyond = beyond.or(Some(version));
+            }
+            self.leave_out(&message, next - 1);
+        }
+        Ok(Read { stored, beyond })
+    }
+
+    /// A message stored later on the very subject of an event hides it from a read of the last ones. It gives itself away
+    /// by standing later on the log than the versions after it; the event is the first message there.
+    async fn restore_overwritten(&self, read: &mut [Stored]) -> Result<(), StoreError> {
+        let mut earliest = u64::MAX;
+        let mut late = Vec::new();
+        for (place, stored) in read.iter().enumerate().rev() {
+            if stored.sequence > earliest {
+                late.push(place);
+            }
+            earliest = earliest.min(stored.sequence);
+        }
+        for place in late {
+            self.leave_out(&read[place], read[place].version());
+            if let Some(first) = self.log.get_first(&read[place].subject).await? {
+                read[place] = first;
+            }
+        }
+        read.sort_by_key(|stored| (stored.version(), stored.sequence));
+        Ok(())
+    }
+
+    fn leave_out(&self, stored: &Stored, at: u64) {
+        counter!("eventkit_foreign_messages_total", "entity" => self.entity).increment(1);
+        error!(
+            entity = self.entity,
+            entity.id = %self.id,
+            entity.version = at,
+            event.subject = stored.subject,
+            event.sequence = stored.sequence,
+            "a message that no aggregate appended is left out of a history; find out who may write to this subject"
+        );
+    }
+}
+
+impl EventLog {
+    /// Reads, trying again while the log is not available, until its deadline.
+    pub(super) async fn read_retrying(&self, filters: &[String]) -> Result<Vec<Stored>, StoreError> {
+        debug_assert!(filters.len() <= MAX_READ, "a read carries at most {MAX_READ} events");
+        let deadline = Instant::now() + self.deadline();
+        loop {
+            match self.get_last_of_each(filters).await {
+                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => pause(8).await,
+                read => return read,
+            }
+        }
+    }
+}
