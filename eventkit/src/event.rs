@@ -211,6 +211,8 @@ impl<E> Deref for Recorded<E> {
 #[derive(Debug, Clone)]
 pub struct Cause {
     id: EventId,
+    /// What events name as their cause: the id, unless that is not enough to tell the cause from others.
+    recorded: EventId,
     correlation_id: EventId,
     user_id: Option<String>,
     /// Which of several things done for the same cause.
@@ -222,13 +224,29 @@ pub struct Cause {
 impl Cause {
     /// A request from outside, known by `id`: a fresh one, or one computed from the client's idempotency key.
     pub fn request(id: EventId) -> Self {
-        Self { correlation_id: id.clone(), id, user_id: None, step: String::new(), adopted: None }
+        Self {
+            recorded: id.clone(),
+            correlation_id: id.clone(),
+            id,
+            user_id: None,
+            step: String::new(),
+            adopted: None,
+        }
+    }
+
+    /// The same request, with the id that its events are to name as their cause. A repeat is known by its first id; that
+    /// it is the same request in all else, by this one: where it differs from what is recorded, the command is refused
+    /// ([`crate::StoreError::CauseReused`]).
+    #[must_use]
+    pub fn recorded_as(self, recorded: EventId) -> Self {
+        Self { recorded, ..self }
     }
 
     /// A stored event.
     pub fn event(meta: &Metadata) -> Self {
         Self {
             id: meta.id.clone(),
+            recorded: meta.id.clone(),
             correlation_id: meta.correlation_id.clone(),
             user_id: meta.user_id.clone(),
             step: String::new(),
@@ -290,13 +308,20 @@ impl Cause {
         }
     }
 
+    /// What the event recorded under `id` because of this names as its cause.
+    pub(crate) fn causation_of(&self, id: &EventId) -> Option<&EventId> {
+        let adopted = self.adopted.as_ref().is_some_and(|(adopted, _)| adopted == id);
+        (!adopted).then_some(&self.recorded)
+    }
+
     /// The context of an event that `source` records under `id` because of this.
     pub(crate) fn metadata(&self, source: &str, kind: (&'static str, u32), id: EventId) -> Metadata {
         let (event_type, data_version) = kind;
-        let (time, causation_id) = match &self.adopted {
-            Some((adopted, time)) if *adopted == id => (*time, None),
-            _ => (Utc::now().trunc_subsecs(6), Some(self.id.clone())),
+        let time = match &self.adopted {
+            Some((adopted, time)) if *adopted == id => *time,
+            _ => Utc::now().trunc_subsecs(6),
         };
+        let causation_id = self.causation_of(&id).cloned();
         Metadata {
             id,
             source: source.to_owned(),

@@ -16,7 +16,7 @@ mod problem;
 mod write;
 
 pub use edge::{MAX_BODY_BYTES, complete};
-pub use extract::{Body, MinSequence, Path, Query};
+pub use extract::{Body, MinSequence, Object, Path, Query};
 pub use history::{EntryMetadata, HistoryEntry};
 pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};

@@ -361,10 +361,11 @@ pub enum StoreError {
     /// An event could not be written as JSON: a mistake in its type.
     #[error("the event cannot be written as JSON: {0}")]
     Encode(#[from] serde_json::Error),
-    /// Two different commands were given to one entity for the same cause and step. A mistake in the program: see
-    /// [`crate::Cause::step`].
+    /// Two different commands were given to one entity for the same cause and step: a client used an idempotency key again
+    /// for another request, or the program forgot [`crate::Cause::step`]. Nothing was stored.
     #[error(
-        "two commands to {entity} {id} for the same cause: give the second a step of its own (Cause::step)"
+        "two different commands to {entity} {id} for one cause: another request under the same key, or a second command \
+         without a step of its own (Cause::step)"
     )]
     CauseReused {
         /// The entity's name.

@@ -143,7 +143,7 @@ impl<A: Aggregate> EventStore<A> {
             let decision = hot.loaded.state.decide(command);
             if hot.remembers(&first_id) {
                 *slot = Some(hot);
-                return self.answer_again(id, &first_id, decision.ok()).await.map_err(Into::into);
+                return self.answer_again(id, &first_id, cause, decision.ok()).await.map_err(Into::into);
             }
             let appends = decision.as_ref().is_ok_and(|events| !events.is_empty());
             // An append is checked by the server. Any other answer must not be given from memory: another process may have
@@ -280,6 +280,7 @@ impl<A: Aggregate> EventStore<A> {
         &self,
         id: &EntityId,
         first_id: &EventId,
+        cause: &Cause,
         decided_now: Option<Vec<A::Event>>,
     ) -> Result<Executed<A>, StoreError> {
         let mut hot = Hot::default();
@@ -289,19 +290,21 @@ impl<A: Aggregate> EventStore<A> {
             if recorded.meta.id == *first_id {
                 causation = Some(recorded.meta.causation_id.clone());
             }
-            let Some(cause) = &causation else {
+            let Some(first) = &causation else {
                 hot.take(&recorded);
                 continue;
             };
             // The events of one decision stand next to each other and name the same cause.
-            if !events.is_empty() && (cause.is_none() || *cause != recorded.meta.causation_id) {
+            if !events.is_empty() && (first.is_none() || *first != recorded.meta.causation_id) {
                 break;
             }
             hot.take(&recorded);
             events.push(recorded.event);
         }
         let now = decided_now.as_deref().and_then(<[_]>::first).map(EventSet::kind);
-        if now.is_some_and(|now| events.first().is_some_and(|first| first.kind() != now)) {
+        let another_kind = now.is_some_and(|now| events.first().is_some_and(|first| first.kind() != now));
+        let another_cause = causation.is_some_and(|first| first.as_ref() != cause.causation_of(first_id));
+        if another_kind || another_cause {
             return Err(StoreError::CauseReused { entity: A::ENTITY, id: id.clone() });
         }
         let Loaded { state, version, sequence } = hot.loaded;

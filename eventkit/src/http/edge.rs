@@ -5,7 +5,8 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,9 @@ use metrics::{counter, histogram};
 use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
+use super::extract::unreadable;
 use super::problem::Problem;
+use super::write::{IDEMPOTENCY_KEY, WholeBody};
 
 /// The largest request body.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -37,8 +40,8 @@ pub fn complete(routes: Router) -> Router {
                 "This path does not take this method",
             )
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(around))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
 /// One request, from the outside.
@@ -51,7 +54,13 @@ async fn around(mut request: Request, next: Next) -> Response {
     let id_text = id.to_str().unwrap_or_default();
     let span = info_span!("request", request.id = id_text, http.method = %method, http.path = path);
 
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let handled = async {
+        match with_body(request).await {
+            Ok(request) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
+    };
+    let handled = AssertUnwindSafe(handled).catch_unwind().instrument(span.clone());
     let answer = match tokio::time::timeout(HANDLE_WITHIN, handled).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
@@ -67,6 +76,18 @@ async fn around(mut request: Request, next: Next) -> Response {
     counter!("http_requests_total", &labels).increment(1);
     histogram!("http_request_duration_seconds", &labels[..2]).record(started.elapsed());
     answer
+}
+
+/// Keeps the body of a request that may be a repeat: it is part of what the repeat must have in common with the first.
+async fn with_body(request: Request) -> Result<Request, Problem> {
+    if !request.headers().contains_key(IDEMPOTENCY_KEY) {
+        return Ok(request);
+    }
+    let (mut parts, body) = request.into_parts();
+    let body =
+        Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await.map_err(unreadable)?;
+    parts.extensions.insert(WholeBody(body.clone()));
+    Ok(Request::from_parts(parts, body.into()))
 }
 
 /// Logs what went wrong and puts the request's id into what the client is told. An error that is no problem yet (one of

@@ -1,20 +1,28 @@
 //! What a handler takes from a request. Each refuses with a [`Problem`] that says what is wrong and where.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::edge::MAX_BODY_BYTES;
 use super::problem::Problem;
 
 /// A body that is a JSON object. 400 if it is not JSON, 413 if it is too large, 422 if it has not the shape of a `T`.
 ///
-/// Whether unknown fields are refused is `T`'s to say: `#[serde(deny_unknown_fields)]`. The content type is not asked for.
+/// Whether unknown fields are refused is `T`'s to say: `#[serde(deny_unknown_fields)]`. A struct inside it goes into an
+/// [`Object`]. A field that is given twice is refused. The content type is not asked for: `curl -d` sends the one of a form.
 #[derive(Debug, Clone, Copy)]
 pub struct Body<T>(pub T);
 
@@ -35,7 +43,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-fn unreadable(error: BytesRejection) -> Problem {
+pub(super) fn unreadable(error: BytesRejection) -> Problem {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large")
             .detail(format!("A body has at most {MAX_BODY_BYTES} bytes"));
@@ -51,6 +59,45 @@ fn reason(text: &str) -> String {
     ];
     let reason = known.iter().find_map(|prefix| text.strip_prefix(prefix));
     reason.unwrap_or(text).to_owned()
+}
+
+/// A `T` inside a [`Body`] that must be a JSON object. serde would take an array too, for the fields in their order.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, fields: M) -> Result<T, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+impl<T: PartialSchema> PartialSchema for Object<T> {
+    fn schema() -> RefOr<Schema> {
+        T::schema()
+    }
+}
+
+impl<T: ToSchema> ToSchema for Object<T> {
+    fn name() -> Cow<'static, str> {
+        T::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+    }
 }
 
 /// The variables of the route. 422 if they have not the form of a `T`: an [`crate::EntityId`] with a dot in it.

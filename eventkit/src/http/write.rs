@@ -1,6 +1,7 @@
 //! Writes over HTTP: safe to repeat, conditional if wanted, and answered with where the write stands.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -17,8 +18,17 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x0f5b_8d86_9a1e_4f4e_8c0b_1f60_5d2e_93c
 /// The longest `Idempotency-Key`.
 const MAX_KEY_LEN: usize = 128;
 
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The body of a request that has an `Idempotency-Key`, as [`super::complete`] puts it into the extensions.
+#[derive(Debug, Clone)]
+pub(super) struct WholeBody(pub(super) Bytes);
+
 /// Why a write is done: this request. With an `Idempotency-Key` (1 to 128 visible ASCII characters) the same method,
 /// path and key are always the same cause, so that a repeated request is carried out once; without, each is a new one.
+///
+/// What is recorded names the body too, byte by byte, by a hash: the same key with another body is refused, 422
+/// `idempotency-key-reused`, by whatever entity has carried out the first.
 #[derive(Debug, Clone)]
 pub struct RequestCause(pub Cause);
 
@@ -38,19 +48,20 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestCause {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut keys = parts.headers.get_all("idempotency-key").iter();
-        let id = match (keys.next(), keys.next()) {
-            (None, _) => EventId::generate(),
-            (Some(key), None) => keyed(parts, legal(key)?),
-            (Some(_), Some(_)) => return Err(Problem::bad_request("Idempotency-Key is given twice")),
-        };
-        Ok(Self(Cause::request(id)))
+        let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        match (keys.next(), keys.next()) {
+            (None, _) => Ok(Self(Cause::request(EventId::generate()))),
+            (Some(key), None) => Ok(Self(keyed(parts, legal(key)?))),
+            (Some(_), Some(_)) => Err(Problem::bad_request("Idempotency-Key is given twice")),
+        }
     }
 }
 
-fn keyed(parts: &Parts, key: &str) -> EventId {
+fn keyed(parts: &Parts, key: &str) -> Cause {
     let name = format!("{} {}\n{key}", parts.method, parts.uri.path());
-    Uuid::new_v5(&NAMESPACE, name.as_bytes()).into()
+    let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
+    let body = parts.extensions.get::<WholeBody>().map_or(&[][..], |WholeBody(body)| body);
+    Cause::request(id.into()).recorded_as(Uuid::new_v5(&id, body).into())
 }
 
 fn legal(key: &HeaderValue) -> Result<&str, Problem> {

@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use eventkit::http::{
-    Body, IfMatch, MinSequence, PageQuery, Path, Problem, Query, RequestCause, Written, complete,
+    Body, IfMatch, MinSequence, Object, PageQuery, Path, Problem, Query, RequestCause, Written, complete,
 };
 use eventkit::{EntityId, StoreError};
 use http_body_util::BodyExt;
@@ -158,9 +158,32 @@ async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
 }
 
 #[tokio::test]
+async fn a_field_given_twice_is_refused() {
+    write(&[], r#"{"lamp_id":"a","brightness":5,"brightness":6}"#).await.problem(422, "invalid");
+}
+
+#[tokio::test]
+async fn a_nested_object_is_not_given_as_a_list() {
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Room {
+        lamps: Vec<Object<Light>>,
+    }
+    let room = async |Body(room): Body<Room>| -> String { format!("{}", room.lamps[0].0.brightness) };
+    let routes = complete(Router::new().route("/rooms", post(room)));
+    let answer = async |body: String| {
+        let request = Request::post("/rooms").body(Bytes::from(body)).unwrap();
+        routes.clone().oneshot(request).await.unwrap().status()
+    };
+    assert_eq!(answer(format!(r#"{{"lamps":[{GOOD}]}}"#)).await, StatusCode::OK);
+    assert_eq!(answer(r#"{"lamps":[["a",5]]}"#.into()).await, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
     let body = format!(r#"{{"lamp_id":"a","brightness":5}}{}"#, " ".repeat(256 * 1024));
     write(&[], &body).await.problem(413, "too-large");
+    write(&[("idempotency-key", "k")], &body).await.problem(413, "too-large");
     let body = format!("{GOOD}{}", " ".repeat(256 * 1024 - GOOD.len()));
     assert_eq!(write(&[], &body).await.status, StatusCode::CREATED);
 }

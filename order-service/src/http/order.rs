@@ -7,8 +7,8 @@ use axum::response::IntoResponse;
 use common::money::{Amount, Currency};
 use common::order::{CancelReason, CardToken, OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
 use eventkit::http::{
-    Body, HistoryEntry, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, Query, RequestCause,
-    Written,
+    Body, HistoryEntry, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery, Path, Problem, Query,
+    RequestCause, Written,
 };
 use eventkit::{Cause, EntityId};
 use serde::{Deserialize, Serialize};
@@ -25,10 +25,10 @@ pub(super) struct NewOrder {
     customer_id: EntityId,
     #[serde(default)]
     customer_email: Option<String>,
-    items: Vec<Item>,
+    items: Vec<Object<Item>>,
     #[serde(default)]
     currency: Currency,
-    payment_method: NewPaymentMethod,
+    payment_method: Object<NewPaymentMethod>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -196,20 +196,16 @@ pub(super) async fn place(
     let email = order.customer_email.clone();
 
     let existing = api.orders.load(&order_id).await?;
-    let sequence = if let Some(placed) = existing.state.placed() {
+    order.customer_email = if let Some(placed) = existing.state.placed() {
         // Asked for before: the answer is that of then, even if the customer could not order now.
-        order.customer_email = email.or_else(|| placed.customer_email.clone());
-        if *placed != order {
-            return Err(refusal(&order_id, &OrderRejection::DifferentOrder));
-        }
-        existing.sequence
+        email.or_else(|| placed.customer_email.clone())
     } else {
         let customer = api.users.load(&order.customer_id).await?;
-        order.customer_email = Some(customer.state.may_order(email).map_err(|reason| no_customer(&reason))?);
-        let cause = cause.0.by_user(order.customer_id.as_str());
-        let executed = api.orders.execute(&order_id, &OrderCommand::Place(order.clone()), &cause).await;
-        executed.or_problem(|reason| refusal(&order_id, &reason))?.sequence
+        Some(customer.state.may_order(email).map_err(|reason| no_customer(&reason))?)
     };
+    let cause = cause.0.by_user(order.customer_id.as_str());
+    let executed = api.orders.execute(&order_id, &OrderCommand::Place(order.clone()), &cause).await;
+    let sequence = executed.or_problem(|reason| refusal(&order_id, &reason))?.sequence;
     let mut placed = Order::default();
     eventkit::Aggregate::apply(&mut placed, &order.into());
     let body = OrderBody::new(&placed, 1).ok_or_else(|| unknown(&order_id))?;
@@ -219,7 +215,7 @@ pub(super) async fn place(
 
 /// The order that a request asks for. Prices are read in its currency, and the total is their sum.
 fn translate(request: NewOrder, order_id: EntityId) -> Result<OrderPlaced, Problem> {
-    let item = |item: Item| {
+    let item = |Object(item): Object<Item>| {
         let unit_price =
             item.price.in_currency(request.currency).map_err(|e| Problem::invalid(e.to_string()))?;
         let Item { product_id, product_name, quantity, .. } = item;
@@ -233,7 +229,7 @@ fn translate(request: NewOrder, order_id: EntityId) -> Result<OrderPlaced, Probl
         customer_email: request.customer_email,
         items,
         total,
-        payment_method: match request.payment_method {
+        payment_method: match request.payment_method.0 {
             NewPaymentMethod::Account { account_id } => PaymentMethod::Account { account_id },
             NewPaymentMethod::Card { token } => PaymentMethod::Card { token },
         },

@@ -48,15 +48,17 @@ async fn the_same_order_twice_is_one_order_with_one_answer() {
 }
 
 #[tokio::test]
-async fn a_repeated_key_places_one_order() {
+async fn a_repeated_key_places_one_order_and_is_no_key_to_another() {
     let desk = Desk::start().await;
     let key = [("idempotency-key", "cart-7")];
     let first = desk.send(Method::POST, "/orders", &key, &order()).await;
     let again = desk.send(Method::POST, "/orders", &key, &order()).await;
     assert_eq!(first.body, again.body);
-    let mut other = order();
-    other["customer_id"] = "guest-2".into();
-    desk.send(Method::POST, "/orders", &key, &other).await.is_problem(409, "order-exists");
+    for (field, value) in [("customer_id", json!("guest-2")), ("currency", json!("EUR"))] {
+        let mut other = order();
+        other[field] = value;
+        desk.send(Method::POST, "/orders", &key, &other).await.is_problem(422, "idempotency-key-reused");
+    }
     let sequence = first.header("event-sequence");
     assert_eq!(desk.get(&format!("/orders?min_sequence={sequence}")).await.body["total"], 1);
 }
@@ -101,6 +103,8 @@ async fn an_order_that_makes_no_sense_is_refused_and_stored_nowhere() {
         (with("/payment_method", json!({"type": "external"})), "a payment method for other producers only"),
         (with("/payment_method", json!({"type": "card"})), "no token"),
         (with("/payment_method", json!({"type": "card", "token": ""})), "an empty token"),
+        (with("/items/0", json!(["lamp", "Lamp", 2, 19.99])), "an item as a list"),
+        (with("/payment_method", json!(["account", "acc"])), "a payment method as a list"),
         (json!({}), "nothing"),
         (json!([]), "a list"),
     ] {

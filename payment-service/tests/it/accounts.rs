@@ -141,6 +141,22 @@ async fn a_repeated_request_has_no_second_effect() {
 }
 
 #[tokio::test]
+async fn another_request_under_the_same_key_is_refused_and_changes_nothing() {
+    let till = Till::start().await;
+    let keyed = |body: &str| {
+        let request = Request::post("/accounts/a").header("idempotency-key", "k-1");
+        request.body(Body::from(body.to_owned())).unwrap()
+    };
+    assert_eq!(till.ask(keyed(OPEN)).await.status, 201);
+    let richer = OPEN.replace("1000.0", "9000.0");
+    for other in [richer.as_str(), r#"{"type":"Deposit","amount":1}"#] {
+        till.ask(keyed(other)).await.is_problem(422, "idempotency-key-reused");
+    }
+    assert_eq!(till.ask(keyed(OPEN)).await.status, 201);
+    assert_eq!(till.get("/accounts/a/events").await.body.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_write_may_insist_on_a_version() {
     let till = Till::start().await;
     till.post("/accounts/a", OPEN).await;
