@@ -27,7 +27,7 @@ eventkit::events! {
 }
 
 /// An account that only grows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct Account {
     minor: i64,
 }

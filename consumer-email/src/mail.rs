@@ -5,7 +5,7 @@ use common::mail::{MailAttempted, MailKind, MailSent};
 use eventkit::{Aggregate, EntityId};
 
 /// One mail, known by an id that is derived from the event it tells about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Mail {
     /// Nobody tried yet.
     #[default]

@@ -10,6 +10,7 @@ use common::stock::{
     StockLine, StockReceived, StockRejected, StockReleased, StockReserved, StockShipped, StockShortage,
 };
 use eventkit::{Aggregate, EntityId};
+use serde::{Deserialize, Serialize};
 
 /// The most of one product that a warehouse takes in over its lifetime: far below what the counters can hold.
 pub const MAX_RECEIVED: u64 = 1_000_000_000_000;
@@ -22,13 +23,13 @@ pub const SETTLED_REMEMBERED: usize = 10_000;
 ///
 /// Every decision of the shop's orders goes through this one aggregate, so it is shared instead of copied: a clone costs
 /// nothing, and an event is applied in place once the clones of before are gone.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stock {
     products: Arc<BTreeMap<EntityId, Level>>,
     orders: Arc<Orders>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Orders {
     reservations: HashMap<EntityId, Reservation>,
     /// Those that are settled, oldest first: the next to be forgotten.
@@ -36,7 +37,7 @@ struct Orders {
 }
 
 /// How much of one product is where.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
     /// Free to be reserved.
     pub on_hand: u64,
@@ -77,7 +78,7 @@ impl Level {
 }
 
 /// What became of an order's wish for stock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reservation {
     /// Held: these lines, one per product.
     Reserved(Vec<StockLine>),

@@ -1,12 +1,26 @@
 //! An aggregate: rules without side effects.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::EventSet;
 
 /// An entity whose state is the sum of its events. Both functions are pure: whatever a decision needs to know is looked
 /// up before and put into the command.
-pub trait Aggregate: Default + Clone + Send + Sync + 'static {
+///
+/// The state is written down now and then ([snapshots](Aggregate::SNAPSHOT_EVERY)), so it must survive a round trip
+/// through JSON.
+pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The entity's name, the first token of its subjects: `order`.
     const ENTITY: &'static str;
+
+    /// The version of the state's shape and meaning. Raise it when a field of the state changes, or what
+    /// [`Aggregate::apply`] makes of an event: snapshots of another version are not used, and cost the time of one
+    /// read of the whole history.
+    const STATE_VERSION: u32 = 1;
+
+    /// After how many events a snapshot is written, 1 to 500. A cold load reads at most about so many events.
+    const SNAPSHOT_EVERY: u64 = 100;
 
     /// What can happen to it, in the past tense.
     type Event: EventSet;

@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_nats::header::{HeaderMap, HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::{Client, Request, StatusCode, Subject};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
 use crate::envelope::{CONTENT_TYPE, DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
-use crate::{Aggregate, EntityId, Event, EventSet, EventStore, Publisher, Recorded, Timers};
+use crate::{
+    Aggregate, EntityId, Event, EventSet, EventStore, Followed, FollowedMessage, Follower, Publisher,
+    Recorded, Timers,
+};
 
 /// The subject whose last sequence an append expects. (async-nats has no constant for it; nats-server 2.11.)
 pub(crate) const CHECK_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
@@ -91,7 +94,16 @@ impl EventLog {
 
     /// The last message on a subject, by one direct get (ADR-31).
     pub(crate) async fn get_last(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
-        self.direct_get(format!("$JS.API.DIRECT.GET.{EVENTS}.{subject}"), Bytes::new()).await
+        self.get_last_of_stream(EVENTS, subject).await
+    }
+
+    /// The same of another stream.
+    pub(crate) async fn get_last_of_stream(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<Stored>, StoreError> {
+        self.direct_get(format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new()).await
     }
 
     async fn direct_get(&self, request: String, query: Bytes) -> Result<Option<Stored>, StoreError> {
@@ -141,6 +153,62 @@ impl EventLog {
         wait: Duration,
     ) -> Result<Ack, PublishFailure> {
         publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await
+    }
+}
+
+/// The log, read from one place to another.
+impl EventLog {
+    /// Every event of one type that stands on the log now, in order, from sequence `from` on.
+    pub fn events_of<E: Event>(
+        &self,
+        from: u64,
+    ) -> impl Stream<Item = Result<Recorded<E>, StoreError>> + use<E> {
+        self.stored(vec![subject::of_type(E::TYPE)], from, u64::MAX).map(|stored| stored?.event())
+    }
+
+    /// The events of a set from sequence `from` to `to`, both included, in order. It ends at `to`, or at what was the end
+    /// of the log when it was first polled; a follower goes on for ever ([`crate::Follower`]).
+    ///
+    /// An event that cannot be read is an error in its place, and the next one comes after it. When the log stays away
+    /// past its deadline, the stream says so and ends.
+    pub fn replay<E: EventSet>(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> impl Stream<Item = Result<Recorded<E>, StoreError>> + use<E> {
+        let filters = E::TYPES.iter().map(|event_type| subject::of_type(event_type)).collect();
+        self.stored(filters, from, to).map(|stored| stored?.decode())
+    }
+
+    fn stored(
+        &self,
+        filters: Vec<String>,
+        from: u64,
+        to: u64,
+    ) -> impl Stream<Item = Result<Stored, StoreError>> + use<> {
+        let log = self.clone();
+        stream::once(async move {
+            let end = log.get_last(">").await?.map_or(0, |last| last.sequence).min(to);
+            let follower = (from <= end).then(|| Follower::new(log.client().clone(), EVENTS, filters, from));
+            let next = move |follower: Option<Follower>| {
+                let deadline = log.deadline();
+                async move {
+                    let mut follower = follower?;
+                    let message = match tokio::time::timeout(deadline, follower.next()).await {
+                        Ok(Followed::Message(message)) if message.sequence <= end => message,
+                        Ok(_) => return None,
+                        Err(elapsed) => return Some((Err(StoreError::unavailable(elapsed)), None)),
+                    };
+                    let FollowedMessage { message, sequence, .. } = message;
+                    let subject = message.subject.to_string();
+                    let stored = Stored { subject, sequence, payload: message.payload };
+                    Some((Ok(stored), (sequence < end).then_some(follower)))
+                }
+            };
+            Ok::<_, StoreError>(stream::unfold(follower, next))
+        })
+        .try_flatten()
+        .boxed()
     }
 }
 
@@ -324,16 +392,16 @@ pub(crate) fn read_ack(payload: &[u8]) -> Result<Ack, PublishFailure> {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The server did not answer in time or refused for now. Try again; after a write, under the same cause.
-    #[error("the event log is not available: {0}")]
+    #[error("the event log is not available, try again: {0}")]
     Unavailable(String),
     /// The event is larger than the stream takes. Nothing was stored.
-    #[error("the event is too large: {0}")]
+    #[error("the event is too large, record less in it: {0}")]
     TooLarge(String),
     /// The server refuses the write for good: permissions, limits, configuration. Nothing was stored.
-    #[error("the event log refuses the write: {0}")]
+    #[error("the event log refuses the write; check permissions, limits and configuration: {0}")]
     Refused(String),
     /// A stored message is not the event that its subject promises. Needs an operator.
-    #[error("{subject} (sequence {sequence}) is corrupt: {source}")]
+    #[error("{subject} (sequence {sequence}) is corrupt, find out who wrote it: {source}")]
     Corrupt {
         /// Where it is stored.
         subject: String,
@@ -357,6 +425,14 @@ pub enum StoreError {
         expected: u64,
         /// The version that is taken.
         found: u64,
+    },
+    /// There is no such entity ([`EventStore::get`]). Ask for another one, or wait for it.
+    #[error("there is no {entity} {id}")]
+    NotFound {
+        /// The entity's name.
+        entity: &'static str,
+        /// The id that was asked for.
+        id: EntityId,
     },
     /// An event could not be written as JSON: a mistake in its type.
     #[error("the event cannot be written as JSON: {0}")]

@@ -15,6 +15,9 @@ use tracing::info;
 
 use crate::{Catalog, DLQ, TIMERS, subject};
 
+/// The key-value bucket of snapshots. It may be deleted at any time: see [`crate::Aggregate::STATE_VERSION`].
+pub const SNAPSHOTS: &str = "SNAPSHOTS";
+
 /// The stream that keeps what the server says about consumers that gave up on a message.
 pub const ADVISORIES: &str = "ADVISORIES";
 
@@ -76,11 +79,18 @@ pub enum ProvisionError {
     },
 }
 
-/// Creates or updates the streams of a deployment: the events of `catalog`, the dead letters, the timers, the advisories.
+/// Creates or updates the streams of a deployment: the events of `catalog`, the dead letters, the timers, the
+/// snapshots, the advisories.
 pub async fn streams(client: &Client, catalog: &Catalog, replicas: usize) -> Result<(), ProvisionError> {
     let js = jetstream::new(client.clone());
-    for wanted in [events(catalog, replicas), dead_letters(replicas), timers(replicas), advisories(replicas)]
-    {
+    let wanted = [
+        events(catalog, replicas),
+        dead_letters(replicas),
+        timers(replicas),
+        snapshots(replicas),
+        advisories(replicas),
+    ];
+    for wanted in wanted {
         stream(&js, wanted).await?;
     }
     Ok(())
@@ -131,6 +141,23 @@ pub fn timers(replicas: usize) -> Config {
         allow_message_ttl: true,
         allow_rollup: true,
         allow_direct: true,
+        ..Config::default()
+    }
+}
+
+/// The bucket of snapshots, as the stream that it is: one value a key, laid out as a key-value bucket so that the `nats`
+/// command shows it.
+pub fn snapshots(replicas: usize) -> Config {
+    Config {
+        name: format!("KV_{SNAPSHOTS}"),
+        description: Some("States of aggregates, to load them faster; may be deleted".into()),
+        subjects: vec![format!("$KV.{SNAPSHOTS}.>")],
+        num_replicas: replicas,
+        max_messages_per_subject: 1,
+        allow_direct: true,
+        allow_rollup: true,
+        deny_delete: true,
+        compression: Some(Compression::S2),
         ..Config::default()
     }
 }

@@ -3,8 +3,9 @@
 //! Stored is published: there is no second write. See docs/decisions for why the version is in the subject.
 
 mod history;
+mod snapshot;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use self::history::History;
+use self::snapshot::Snapshots;
 use crate::log::{Ack, Outgoing, PublishFailure, StoreError, Stored};
 use crate::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet, Recorded, subject};
 
@@ -28,10 +30,17 @@ const HOT: usize = 1024;
 /// How many of an entity's latest event ids are remembered, to recognise a command given again.
 const REMEMBERED: usize = 4096;
 
+/// How many versions are read together with the snapshot, which a young entity does not have: one round trip for both.
+const FIRST: u64 = 32;
+
+/// How many versions are read at once to find the events of one decision.
+const DECISION: u64 = 8;
+
 /// The aggregates of one kind. Cheap to clone; clones share the entities kept in memory.
 pub struct EventStore<A: Aggregate> {
     log: EventLog,
     hot: Arc<Mutex<LruCache<EntityId, Slot<A>>>>,
+    snapshots: Snapshots,
 }
 
 /// One entity in memory. Whoever holds the lock gives it a command; it is empty until it is loaded.
@@ -39,7 +48,7 @@ type Slot<A> = Arc<tokio::sync::Mutex<Option<Hot<A>>>>;
 
 impl<A: Aggregate> Clone for EventStore<A> {
     fn clone(&self) -> Self {
-        Self { log: self.log.clone(), hot: Arc::clone(&self.hot) }
+        Self { log: self.log.clone(), hot: Arc::clone(&self.hot), snapshots: self.snapshots.clone() }
     }
 }
 
@@ -78,8 +87,9 @@ pub struct Executed<A: Aggregate> {
 
 impl<A: Aggregate> EventStore<A> {
     pub(crate) fn new(log: EventLog) -> Self {
+        const { assert!(A::SNAPSHOT_EVERY >= 1 && A::SNAPSHOT_EVERY <= 500, "SNAPSHOT_EVERY is 1 to 500") };
         let capacity = NonZeroUsize::new(HOT).unwrap_or(NonZeroUsize::MIN);
-        Self { log, hot: Arc::new(Mutex::new(LruCache::new(capacity))) }
+        Self { log, hot: Arc::new(Mutex::new(LruCache::new(capacity))), snapshots: Snapshots::default() }
     }
 
     /// The log that it is kept on.
@@ -92,9 +102,37 @@ impl<A: Aggregate> EventStore<A> {
         self.fold(id).await.map(|hot| hot.loaded)
     }
 
+    /// The same of an entity that must exist.
+    pub async fn get(&self, id: &EntityId) -> Result<Loaded<A>, StoreError> {
+        let loaded = self.load(id).await?;
+        let found = loaded.version > 0;
+        found.then_some(loaded).ok_or_else(|| StoreError::NotFound { entity: A::ENTITY, id: id.clone() })
+    }
+
+    /// The state as it was at `version`; as it is now if the entity has not come so far.
+    pub async fn load_at(&self, id: &EntityId, version: u64) -> Result<Loaded<A>, StoreError> {
+        if let Some(hot) = snapshot::at_most(&self.log, id, version).await
+            && let Some(hot) = self.catch_up(id, hot, version).await?
+        {
+            return Ok(hot.loaded);
+        }
+        let read = self.history_of(id).versions(1, version).await?;
+        Ok(Hot::default().with_all(read)?.loaded)
+    }
+
     /// Everything that happened to an entity, in order.
     pub async fn history(&self, id: &EntityId) -> Result<Vec<Recorded<A::Event>>, StoreError> {
-        self.history_of(id).whole().await?.stored.iter().map(Stored::decode).collect()
+        self.history_from(id, 1).await
+    }
+
+    /// What happened to an entity from `version` on, in order. What came before is not read.
+    pub async fn history_from(
+        &self,
+        id: &EntityId,
+        version: u64,
+    ) -> Result<Vec<Recorded<A::Event>>, StoreError> {
+        let read = self.history_of(id).versions(version.max(1), u64::MAX).await?;
+        read.stored.iter().map(Stored::decode).collect()
     }
 
     /// Carries out a command: load, decide, append; if another writer came first, once more from the start.
@@ -141,9 +179,13 @@ impl<A: Aggregate> EventStore<A> {
                 None => (self.fold(id).await?, true),
             };
             let decision = hot.loaded.state.decide(command);
-            if hot.remembers(&first_id) {
-                *slot = Some(hot);
-                return self.answer_again(id, &first_id, cause, decision.ok()).await.map_err(Into::into);
+            for version in hot.perhaps_at(&first_id) {
+                if let Some(first) =
+                    self.answer_again(id, version, &first_id, cause, decision.as_deref().ok()).await?
+                {
+                    *slot = Some(hot);
+                    return Ok(first);
+                }
             }
             let appends = decision.as_ref().is_ok_and(|events| !events.is_empty());
             // An append is checked by the server. Any other answer must not be given from memory: another process may have
@@ -181,7 +223,8 @@ impl<A: Aggregate> EventStore<A> {
             }
             match self.append(id, version, &events, cause).await {
                 Ok((ids, Ack { sequence, duplicate: false })) => {
-                    let hot = slot.insert(hot.after(&events, ids, sequence));
+                    let hot = slot.insert(hot.after(&events, &ids, sequence));
+                    self.snapshots.offer(&self.log, id, hot);
                     let Loaded { state, version, sequence } = hot.loaded.clone();
                     return Ok(Executed { state, version, sequence, events, repeated: false });
                 }
@@ -275,51 +318,101 @@ impl<A: Aggregate> EventStore<A> {
         self.log.publish_once(Outgoing { headers, ..last }, Duration::MAX).await
     }
 
-    /// The answer to a command that was carried out before.
+    /// The answer to a command that was carried out before, if the event at `version` is its first.
     async fn answer_again(
         &self,
         id: &EntityId,
+        version: u64,
         first_id: &EventId,
         cause: &Cause,
-        decided_now: Option<Vec<A::Event>>,
-    ) -> Result<Executed<A>, StoreError> {
-        let mut hot = Hot::default();
-        let mut events: Vec<A::Event> = Vec::new();
-        let mut causation: Option<Option<EventId>> = None;
-        for recorded in self.history(id).await? {
-            if recorded.meta.id == *first_id {
-                causation = Some(recorded.meta.causation_id.clone());
-            }
-            let Some(first) = &causation else {
-                hot.take(&recorded);
-                continue;
-            };
-            // The events of one decision stand next to each other and name the same cause.
-            if !events.is_empty() && (first.is_none() || *first != recorded.meta.causation_id) {
-                break;
-            }
-            hot.take(&recorded);
-            events.push(recorded.event);
-        }
-        let now = decided_now.as_deref().and_then(<[_]>::first).map(EventSet::kind);
+        decided_now: Option<&[A::Event]>,
+    ) -> Result<Option<Executed<A>>, StoreError> {
+        let Some((events, causation)) = self.decision_at(id, version, first_id).await? else {
+            return Ok(None);
+        };
+        let now = decided_now.and_then(<[_]>::first).map(EventSet::kind);
         let another_kind = now.is_some_and(|now| events.first().is_some_and(|first| first.kind() != now));
-        let another_cause = causation.is_some_and(|first| first.as_ref() != cause.causation_of(first_id));
+        let another_cause = causation.as_ref() != cause.causation_of(first_id);
         if another_kind || another_cause {
             return Err(StoreError::CauseReused { entity: A::ENTITY, id: id.clone() });
         }
-        let Loaded { state, version, sequence } = hot.loaded;
-        Ok(Executed { state, version, sequence, events, repeated: true })
+        let last = version + events.len() as u64 - 1;
+        let Loaded { state, version, sequence } = self.load_at(id, last).await?;
+        Ok(Some(Executed { state, version, sequence, events, repeated: true }))
     }
 
-    /// Reads an entity's history and adds it up, trying again for as long as the log may take.
-    async fn fold(&self, id: &EntityId) -> Result<Hot<A>, StoreError> {
-        let mut hot = Hot::default();
-        let read = self.history_of(id).whole().await?;
-        hot.beyond = read.beyond;
-        for stored in read.stored {
-            hot.take(&stored.decode()?);
+    /// The events of the decision that begins at `version` with the event `first_id`. They stand next to each other and
+    /// name the same cause, which is told too.
+    async fn decision_at(
+        &self,
+        id: &EntityId,
+        version: u64,
+        first_id: &EventId,
+    ) -> Result<Option<(Vec<A::Event>, Option<EventId>)>, StoreError> {
+        let mut events = Vec::new();
+        let mut cause = None;
+        let mut first = version;
+        loop {
+            let read = self.history_of(id).versions(first, first + DECISION - 1).await?;
+            let whole = read.stored.len() as u64 == DECISION;
+            for stored in read.stored {
+                let recorded = stored.decode::<A::Event>()?;
+                if events.is_empty() {
+                    if recorded.meta.id != *first_id {
+                        return Ok(None);
+                    }
+                    cause = recorded.meta.causation_id;
+                } else if cause.is_none() || cause != recorded.meta.causation_id {
+                    return Ok(Some((events, cause)));
+                }
+                events.push(recorded.event);
+            }
+            if !whole {
+                return Ok((!events.is_empty()).then_some((events, cause)));
+            }
+            first += DECISION;
         }
+    }
+
+    /// Reads an entity: its snapshot and what came after, or everything.
+    async fn fold(&self, id: &EntityId) -> Result<Hot<A>, StoreError> {
+        let history = self.history_of(id);
+        let (snapshot, first) = tokio::join!(snapshot::latest(&self.log, id), history.versions(1, FIRST));
+        let mut first = first?;
+        let from_snapshot = match snapshot {
+            Some(snapshot) => self.catch_up(id, snapshot, u64::MAX).await?,
+            None => None,
+        };
+        let mut hot = if let Some(hot) = from_snapshot {
+            hot
+        } else {
+            if first.stored.len() as u64 == FIRST {
+                let rest = history.versions(FIRST + 1, u64::MAX).await?;
+                first.stored.extend(rest.stored);
+                first.beyond = rest.beyond;
+            }
+            Hot::default().with_all(first)?
+        };
+        self.snapshots.offer(&self.log, id, &mut hot);
         Ok(hot)
+    }
+
+    /// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, so
+    /// it is of another log.
+    async fn catch_up(
+        &self,
+        id: &EntityId,
+        snapshot: Hot<A>,
+        version: u64,
+    ) -> Result<Option<Hot<A>>, StoreError> {
+        let Loaded { version: at, sequence, .. } = snapshot.loaded;
+        let mut read = self.history_of(id).versions(at, version).await?;
+        if read.stored.first().is_none_or(|last| last.sequence != sequence) {
+            snapshot::discarded::<A>(id, "the log does not hold its last event where it says");
+            return Ok(None);
+        }
+        read.stored.remove(0);
+        snapshot.with_all(read).map(Some)
     }
 
     fn history_of<'a>(&'a self, id: &'a EntityId) -> History<'a> {
@@ -327,40 +420,50 @@ impl<A: Aggregate> EventStore<A> {
     }
 }
 
-/// An aggregate kept in memory, with the ids of its latest events.
+/// An aggregate kept in memory, with what is remembered of its latest events.
+#[derive(Debug)]
 struct Hot<A> {
     loaded: Loaded<A>,
-    /// The latest ids, oldest first, and the same as a set.
-    recent: VecDeque<EventId>,
-    known: HashSet<EventId>,
+    /// Fingerprints of the latest events' ids, oldest first; the last one is that of the event at `loaded.version`.
+    recent: VecDeque<u32>,
+    /// The version of the latest snapshot that is known of.
+    snapshot_at: u64,
     /// The first version after a hole at which a foreign message stands.
     beyond: Option<u64>,
 }
 
 impl<A: Aggregate> Default for Hot<A> {
     fn default() -> Self {
-        Self {
-            loaded: Loaded { state: A::default(), version: 0, sequence: 0 },
-            recent: VecDeque::new(),
-            known: HashSet::new(),
-            beyond: None,
-        }
+        Self::from_snapshot(A::default(), 0, 0, VecDeque::new())
     }
 }
 
 impl<A: Aggregate> Hot<A> {
-    fn remembers(&self, id: &EventId) -> bool {
-        self.known.contains(id)
+    fn from_snapshot(state: A, version: u64, sequence: u64, recent: VecDeque<u32>) -> Self {
+        Self { loaded: Loaded { state, version, sequence }, recent, snapshot_at: version, beyond: None }
     }
 
-    fn take(&mut self, recorded: &Recorded<A::Event>) {
-        self.loaded.state.apply(&recorded.event);
-        self.loaded.version = recorded.version;
-        self.loaded.sequence = recorded.sequence;
-        self.remember(recorded.meta.id.clone());
+    /// The versions at which an event with that id may stand, latest first: nearly always none or one. The log tells.
+    fn perhaps_at(&self, id: &EventId) -> Vec<u64> {
+        let wanted = fingerprint(id);
+        let latest_first = (1..=self.loaded.version).rev().zip(self.recent.iter().rev());
+        latest_first.filter(|(_, found)| **found == wanted).map(|(version, _)| version).collect()
     }
 
-    fn after(mut self, events: &[A::Event], ids: Vec<EventId>, sequence: u64) -> Self {
+    /// The same with what was read after it.
+    fn with_all(mut self, read: history::Read) -> Result<Self, StoreError> {
+        for stored in read.stored {
+            let recorded = stored.decode::<A::Event>()?;
+            self.loaded.state.apply(&recorded.event);
+            self.loaded.version = recorded.version;
+            self.loaded.sequence = recorded.sequence;
+            self.remember(&recorded.meta.id);
+        }
+        self.beyond = read.beyond;
+        Ok(self)
+    }
+
+    fn after(mut self, events: &[A::Event], ids: &[EventId], sequence: u64) -> Self {
         for (event, id) in events.iter().zip(ids) {
             self.loaded.state.apply(event);
             self.loaded.version += 1;
@@ -370,15 +473,17 @@ impl<A: Aggregate> Hot<A> {
         self
     }
 
-    fn remember(&mut self, id: EventId) {
-        if self.recent.len() == REMEMBERED
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            self.known.remove(&oldest);
+    fn remember(&mut self, id: &EventId) {
+        if self.recent.len() == REMEMBERED {
+            self.recent.pop_front();
         }
-        self.known.insert(id.clone());
-        self.recent.push_back(id);
+        self.recent.push_back(fingerprint(id));
     }
+}
+
+/// FNV-1a, 32 bits. It stands in snapshots; two ids with the same one cost a read.
+fn fingerprint(id: &EventId) -> u32 {
+    id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Waits a little, at random, longer the more often it was called for: up to a quarter of a second.

@@ -10,7 +10,7 @@ use eventkit::{Aggregate, EntityId};
 use crate::email::is_email;
 
 /// An order, as the sum of its events.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Order {
     placed: Option<OrderPlaced>,
     confirmed: Option<OrderConfirmed>,

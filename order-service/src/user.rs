@@ -6,13 +6,13 @@ use eventkit::{Aggregate, EntityId};
 use crate::email::is_email;
 
 /// A user, as the sum of its events.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct User {
     profile: Option<Profile>,
 }
 
 /// What is known about a user who exists.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Profile {
     /// The user.
     pub user_id: EntityId,

@@ -7,7 +7,7 @@ use common::money::{Currency, Money};
 use eventkit::{Aggregate, EntityId};
 
 /// An account, as the sum of its events.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Account {
     ledger: Option<Ledger>,
     /// What was taken for payments, so that none is taken or given back twice. It grows by one entry a payment.
@@ -15,7 +15,7 @@ pub struct Account {
 }
 
 /// What an open account has.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Ledger {
     /// The account.
     pub account_id: EntityId,
@@ -25,7 +25,7 @@ pub struct Ledger {
     pub balance: Money,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Taken {
     amount: Money,
     given_back: bool,

@@ -9,7 +9,7 @@ use common::payment::{
 use eventkit::{Aggregate, EntityId};
 
 /// A payment, as the sum of its events.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Payment {
     order_id: Option<EntityId>,
     processed: Option<PaymentProcessed>,

@@ -17,10 +17,10 @@ use tower::ServiceExt;
 use crate::{confirmed, eur, paid, placed};
 
 /// Orders and payments as far as these tests need them: whatever they say happened, happened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct AnyOrder;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct AnyPayment;
 
 #[derive(Debug, thiserror::Error)]

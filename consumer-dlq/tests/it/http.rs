@@ -123,7 +123,7 @@ impl Drop for Shop {
 }
 
 /// Orders as far as these tests need them: whatever they say happened, happened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct AnyOrder;
 
 #[derive(Debug, thiserror::Error)]

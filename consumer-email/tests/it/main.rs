@@ -89,10 +89,10 @@ fn mailer(log: &EventLog, transport: impl MailTransport + 'static) -> Mailer {
 }
 
 /// Orders and payments as far as these tests need them: whatever they say happened, happened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct AnyOrder;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct AnyPayment;
 
 #[derive(Debug, thiserror::Error)]

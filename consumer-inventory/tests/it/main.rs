@@ -34,7 +34,7 @@ fn order(order_id: &str, lines: &[(&str, u32)]) -> OrderPlaced {
 }
 
 /// An order as far as these tests need one: whatever they say happened, happened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct AnyOrder;
 
 #[derive(Debug, thiserror::Error)]

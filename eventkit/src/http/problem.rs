@@ -145,6 +145,7 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large")
                     .caused_by(error)
             }
+            StoreError::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not-found", "Not found"),
             StoreError::CauseReused { .. } => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",

@@ -12,8 +12,9 @@ use super::pause;
 use crate::log::{MAX_READ, StoreError, Stored};
 use crate::{EntityId, EventLog, subject};
 
-/// How many versions one page of a long history asks for.
-pub(super) const PAGE: u64 = 500;
+/// How many versions one read asks for. They are asked for one by one: a wildcard costs the server the length of the
+/// whole history, and past 1,024 events brings nothing. A snapshot's tail fits into one page.
+pub(super) const PAGE: u64 = 128;
 
 /// One entity's place on the log.
 #[derive(Debug, Clone, Copy)]
@@ -33,17 +34,8 @@ pub(super) struct Read {
 }
 
 impl History<'_> {
-    /// All of it. An entity that never existed has an empty one.
-    pub(super) async fn whole(&self) -> Result<Read, StoreError> {
-        let everything = [subject::of_entity(self.entity, self.id)];
-        match self.log.read_retrying(&everything).await {
-            Err(StoreError::TooMany) => self.versions(1, u64::MAX).await,
-            read => self.in_order(1, read?).await,
-        }
-    }
-
-    /// The versions from `first` to `last`, as far as there are any, page by page. Each page costs a read; what came
-    /// before costs nothing.
+    /// The versions from `first` to `last`, as far as there are any, page by page. What came before costs nothing. An
+    /// entity that never existed has an empty history.
     pub(super) async fn versions(&self, first: u64, last: u64) -> Result<Read, StoreError> {
         let mut all = Read::default();
         let mut next = first;

@@ -13,6 +13,7 @@ mod http;
 mod inbox;
 mod provision;
 mod publisher;
+mod snapshot;
 mod store;
 mod toy;
 mod view;

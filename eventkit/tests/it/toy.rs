@@ -60,7 +60,7 @@ eventkit::events! {
 }
 
 /// A lamp may be lit so often, then it refuses.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Lamp {
     pub(crate) watts: u32,
     pub(crate) lit: u32,

@@ -191,7 +191,7 @@ impl Answer {
 macro_rules! records_anything {
     ($name:ident, $entity:literal, $event:ty) => {
         /// Another service's entity, as far as this one is concerned: events with versions.
-        #[derive(Default, Clone)]
+        #[derive(Default, Clone, serde::Serialize, serde::Deserialize)]
         struct $name;
 
         impl Aggregate for $name {
