@@ -10,7 +10,8 @@ use common::ShopEvent;
 use common::money::Money;
 use common::order::{OrderItem, OrderPlaced};
 use common::payment::{PaymentProcessed, PaymentStatus};
-use eventkit::{EntityId, Projection, Recorded};
+use eventkit::view::Projection;
+use eventkit::{EntityId, Recorded};
 use serde::Serialize;
 
 use crate::durations::Durations;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use common::mail::MailEvent;
 use common::mail::MailKind;
-use eventkit::{EntityId, Projection, Recorded};
+use eventkit::view::Projection;
+use eventkit::{EntityId, Recorded};
 use serde::Serialize;
 
 /// Every mail, in the order of its first attempt.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use common::stock::StockEvent;
 use common::stock::{StockLine, StockShortage};
-use eventkit::{EntityId, Projection, Recorded};
+use eventkit::view::Projection;
+use eventkit::{EntityId, Recorded};
 use serde::Serialize;
 
 use crate::stock::Level;

@@ -45,6 +45,8 @@ pub struct Follower {
     /// Whether the caller was told that it has everything, since the source was opened.
     told_caught_up: bool,
     failures: u32,
+    /// How often a source was opened.
+    opens: u64,
 }
 
 struct Source {
@@ -98,6 +100,7 @@ impl Follower {
             source: None,
             told_caught_up: false,
             failures: 0,
+            opens: 0,
         }
     }
 
@@ -124,10 +127,17 @@ impl Follower {
                 Ok(source) => {
                     self.source = Some(source);
                     self.told_caught_up = false;
+                    self.opens += 1;
                 }
                 Err(error) => self.pause_after(&error).await,
             }
         }
+    }
+
+    /// How often following was begun or begun anew. What was given out since the last time may come from another stream of
+    /// the same name.
+    pub(crate) fn times_opened(&self) -> u64 {
+        self.opens
     }
 
     /// Up to which sequence the stream is known to hold nothing that was not given out; [`None`] while messages are on

@@ -54,13 +54,16 @@ pub use timers::{TIMERS, Timers};
 mod dead_letter;
 pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
 
-// Reading: views follow the log.
+// Reading: projections follow the log, read models keep what they make of it.
 
 mod follow;
 pub use follow::{Followed, FollowedMessage, Follower};
 
-mod view;
-pub use view::{Behind, Projection, View};
+pub mod projection;
+pub use projection::{Behind, Projection, ReadModel, Seen};
+
+pub mod view;
+pub use view::View;
 
 // Running: a binary from its command line to its last acknowledged message.
 

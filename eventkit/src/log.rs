@@ -1,7 +1,8 @@
 //! The event log: one JetStream stream, written with awaited acknowledgements and read by direct gets.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
@@ -38,19 +39,40 @@ struct Inner {
     client: Client,
     source: String,
     deadline: Duration,
+    written: Arc<Written>,
+}
+
+/// Where on the log the last event of each type stands that this process has written: its own reads include it.
+#[derive(Debug, Default)]
+pub(crate) struct Written(RwLock<HashMap<&'static str, u64>>);
+
+impl Written {
+    pub(crate) fn note(&self, event_type: &'static str, sequence: u64) {
+        let mut written = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let last = written.entry(event_type).or_default();
+        *last = sequence.max(*last);
+    }
+
+    /// The last one of any of these types; 0 if there is none.
+    pub(crate) fn last_of(&self, types: &[&'static str]) -> u64 {
+        let written = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        types.iter().filter_map(|event_type| written.get(event_type)).max().copied().unwrap_or(0)
+    }
 }
 
 impl EventLog {
     /// The log on that server, for a producer whose events carry `source`, a URI reference such as `/order-service`.
     pub fn new(client: Client, source: impl Into<String>) -> Self {
-        Self { inner: Arc::new(Inner { client, source: source.into(), deadline: DEADLINE }) }
+        let (source, written) = (source.into(), Arc::default());
+        Self { inner: Arc::new(Inner { client, source, deadline: DEADLINE, written }) }
     }
 
     /// The same log, giving up after `deadline` instead of 15 seconds.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        let Inner { client, source, .. } = &*self.inner;
-        Self { inner: Arc::new(Inner { client: client.clone(), source: source.clone(), deadline }) }
+        let Inner { client, source, written, .. } = &*self.inner;
+        let (client, source, written) = (client.clone(), source.clone(), written.clone());
+        Self { inner: Arc::new(Inner { client, source, deadline, written }) }
     }
 
     /// The aggregates of one kind.
@@ -75,6 +97,10 @@ impl EventLog {
 
     pub(crate) fn source(&self) -> &str {
         &self.inner.source
+    }
+
+    pub(crate) fn written(&self) -> &Arc<Written> {
+        &self.inner.written
     }
 
     pub(crate) fn deadline(&self) -> Duration {

@@ -67,6 +67,7 @@ impl Publisher {
         let message = self.draft(event, cause)?;
         let _permit = self.window.acquire().await.map_err(|_| PublishError::unavailable("closed"))?;
         let Ack { sequence, duplicate } = publish_retrying(&self.log, || message.outgoing()).await?;
+        self.log.written().note(E::TYPE, sequence);
         Ok(Receipt { id: message.id, sequence, duplicate })
     }
 

@@ -1,7 +1,7 @@
 //! [`Service`]: a binary from its command line to its last acknowledged message.
 //!
 //! [`Service::start`] reads the settings, starts telemetry, listens for HTTP (alive, not yet ready), connects to NATS and
-//! provisions the streams. Then `main` wires its views, consumers and routes, and [`Service::run`] keeps them going until
+//! provisions the streams. Then `main` wires its read models, consumers and routes, and [`Service::run`] keeps them going until
 //! a signal comes or one of them ends, and stops them in good order.
 
 mod config;
@@ -12,6 +12,7 @@ mod telemetry;
 
 use std::fmt;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use self::config::{Command, CommandLine, CommonSettings};
 use self::server::HttpServer;
 use self::tasks::Tasks;
 use crate::health::Health;
-use crate::view::{Projection, View, name_of};
+use crate::projection::{self, Projection, ReadModel};
 use crate::{Catalog, Consumer, EventLog, provision};
 
 pub use self::config::{NoSettings, Secret};
@@ -79,7 +80,7 @@ pub struct Service {
     consumers: Vec<Consumer>,
     /// What finishes its work when told to stop: consumers, the HTTP server.
     working: Tasks,
-    /// What may be dropped at any moment: views, tasks of the service's own.
+    /// What may be dropped at any moment: read models, tasks of the service's own.
     background: Tasks,
     signals: Signals,
 }
@@ -87,13 +88,20 @@ pub struct Service {
 impl Service {
     /// Starts a service: returns it, connected and provisioned, with its own settings.
     ///
-    /// Ends the process where the command line asks for that: `--help`, `--version`, a mistake in it, and the
-    /// `healthcheck` subcommand, which asks the running service whether it is ready.
+    /// Ends the process where the command line asks for that: `--help`, `--version`, a mistake in it, the `healthcheck`
+    /// subcommand, which asks the running service whether it is ready, and `rebuild`, which has it build read models anew.
     pub async fn start<S: Args>(info: ServiceInfo, catalog: Catalog) -> anyhow::Result<(Self, S)> {
         let CommandLine { common: settings, own, command } = CommandLine::<S>::read(info);
-        if let Some(Command::Healthcheck) = command {
-            server::ask_ready(settings.http_addr).await?;
-            std::process::exit(0);
+        match command {
+            Some(Command::Healthcheck) => {
+                server::ask_ready(settings.http_addr).await?;
+                std::process::exit(0);
+            }
+            Some(Command::Rebuild { name }) => {
+                rebuild(&settings.data_dir, name.as_deref())?;
+                std::process::exit(0);
+            }
+            None => {}
         }
         telemetry::start_logging(&settings.log, settings.log_format)?;
         let metrics = telemetry::start_metrics()?;
@@ -170,15 +178,28 @@ impl Service {
         self.stop.clone()
     }
 
+    /// Keeps a read model in the data directory. The service is not ready, and its routes answer 503, until it has caught
+    /// up with the log.
+    pub fn read_model<P: Projection>(&mut self) -> anyhow::Result<ReadModel<P>> {
+        let name = format!("read model {}", P::NAME);
+        let directory = self.data_dir()?.to_owned();
+        let (model, task) = ReadModel::<P>::parts(&self.log, directory, self.health.check(name.as_str()));
+        self.background.spawn(name, task);
+        let caught_up = model.clone();
+        self.http.wait_for(async move { caught_up.caught_up().await });
+        Ok(model)
+    }
+
     /// Keeps a view of the log. The service is not ready, and its routes answer 503, until it has caught up.
-    pub fn view<P: Projection>(&mut self) -> View<P> {
-        let name = format!("view {}", name_of::<P>());
-        let (view, task) = View::<P>::parts(self.client().clone(), self.health.check(name.as_str()));
+    pub fn view<P: crate::view::Projection>(&mut self) -> crate::View<P> {
+        let name = format!("view {}", crate::view::name_of::<P>());
+        let (view, task) = crate::View::<P>::parts(self.client().clone(), self.health.check(name.as_str()));
         self.background.spawn(name, async {
             task.await;
             Ok(())
         });
-        self.http.wait_for(view.clone());
+        let caught_up = view.clone();
+        self.http.wait_for(async move { caught_up.caught_up().await });
         view
     }
 
@@ -272,6 +293,16 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("info", &self.info).finish_non_exhaustive()
     }
+}
+
+/// The `rebuild` subcommand: deletes read models. A service that runs notices, and goes on serving what it has until the
+/// new one has caught up.
+fn rebuild(directory: &Path, name: Option<&str>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for file in projection::delete(directory, name)? {
+        writeln!(out, "{file} is deleted and will be built from the log")?;
+    }
+    Ok(())
 }
 
 /// How much of the shutdown deadline handlers have to end; the rest is for settling what they did.

@@ -146,7 +146,7 @@ impl<A: Aggregate> EventStore<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        self.run(id, None, command, cause).await
+        self.run(id, None, command, cause).await.inspect(|executed| self.note_written(executed))
     }
 
     /// The same, only if the entity is at `version` (0: only if it does not exist).
@@ -157,7 +157,15 @@ impl<A: Aggregate> EventStore<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        self.run(id, Some(version), command, cause).await
+        self.run(id, Some(version), command, cause).await.inspect(|executed| self.note_written(executed))
+    }
+
+    /// Reads of this process include what it has written: see [`crate::ReadModel::at`].
+    fn note_written(&self, executed: &Executed<A>) {
+        // The events of one decision stand next to each other.
+        for (event, back) in executed.events.iter().rev().zip(0..) {
+            self.log.written().note(event.kind().0, executed.sequence - back);
+        }
     }
 
     async fn run(

@@ -13,7 +13,7 @@ use crate::follow::{Followed, FollowedMessage, Follower};
 use crate::health::CheckHandle;
 use crate::log::Stored;
 use crate::subject::{EVENTS, of_type};
-use crate::{EventSet, Recorded, StoreError};
+use crate::{Behind, EventSet, Recorded, StoreError};
 
 /// How often a reader that waits for a position has the view look how far the log goes.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -46,16 +46,6 @@ struct Inner<P> {
     caught_up: watch::Sender<bool>,
     /// Somebody waits for a position: look how far the log goes.
     wanted: Notify,
-}
-
-/// A view that has not reached a position in time. An HTTP 503: the client may try again.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the view is at {at}, {wanted} is wanted")]
-pub struct Behind {
-    /// The position on the log that was asked for.
-    pub wanted: u64,
-    /// The position that the view has reached.
-    pub at: u64,
 }
 
 impl<P: Projection> View<P> {

@@ -3,12 +3,9 @@
 mod order;
 mod user;
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::routing::{get, post};
-use eventkit::http::{MinSequence, Problem};
-use eventkit::{EventStore, Projection, View};
+use eventkit::{EventStore, ReadModel};
 
 use crate::order::Order;
 use crate::order_list::OrderList;
@@ -23,13 +20,10 @@ pub struct Api {
     /// The orders.
     pub orders: EventStore<Order>,
     /// Users to search.
-    pub user_list: View<UserList>,
+    pub user_list: ReadModel<UserList>,
     /// Orders to filter.
-    pub order_list: View<OrderList>,
+    pub order_list: ReadModel<OrderList>,
 }
-
-/// How long a read waits for `min_sequence`.
-const READ_WITHIN: Duration = Duration::from_secs(5);
 
 impl Api {
     /// The routes. A test calls them through [`eventkit::http::complete`].
@@ -46,11 +40,4 @@ impl Api {
             .route("/orders/{id}/cancel", post(order::cancel))
             .with_state(self)
     }
-}
-
-async fn wait_for<P: Projection>(view: &View<P>, min_sequence: MinSequence) -> Result<(), Problem> {
-    if let Some(sequence) = min_sequence.0 {
-        view.at_least(sequence, READ_WITHIN).await?;
-    }
-    Ok(())
 }

@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let (mut service, settings) = Service::start::<Settings>(about!(port = 8081), common::catalog()).await?;
     let log = service.log().clone();
     let (users, orders) = (log.store(), log.store());
-    let (user_list, order_list) = (service.view(), service.view());
+    let (user_list, order_list) = (service.read_model()?, service.read_model()?);
 
     let patience = Patience {
         ours: Duration::from_secs(settings.order_patience_secs),

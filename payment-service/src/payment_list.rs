@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::payment::PaymentEvent;
-use eventkit::{Aggregate, EntityId, EventSet, Projection, Recorded};
+use eventkit::view::Projection;
+use eventkit::{Aggregate, EntityId, EventSet, Recorded};
 
 use crate::payment::{Payment, PaymentState};
 

@@ -5,7 +5,8 @@ use common::money::{Currency, Money};
 use common::payment::PaymentMethodKind;
 use consumer_analytics::report::ProductOrder;
 use consumer_analytics::shop_metrics::ShopMetrics;
-use eventkit::{Projection, Recorded};
+use eventkit::Recorded;
+use eventkit::view::Projection;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -132,7 +132,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// `?min_sequence=`: the position on the log that the answer must include, as an earlier write's `Event-Sequence` told.
-/// Give it to [`crate::View::at_least`].
+/// Give it to [`crate::ReadModel::at`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinSequence(pub Option<u64>);
 

@@ -32,6 +32,13 @@ pub(crate) struct CommandLine<S: Args> {
 pub(crate) enum Command {
     /// Ask the running service whether it is ready; exit 0 if it is
     Healthcheck,
+
+    /// Delete read models in the data directory, so that they are built anew from the log; also while the service runs,
+    /// which serves the old one until the new one has caught up
+    Rebuild {
+        /// Which one, as its file is called: `orders` of `orders.v1.sqlite`; all if none is named
+        name: Option<String>,
+    },
 }
 
 /// What every service can be told.

@@ -22,7 +22,6 @@ use tracing::info;
 
 use crate::health::{CheckHandle, Health};
 use crate::http::{self, Problem};
-use crate::view::{Projection, View};
 
 /// How often old samples of the metrics are folded away.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -93,13 +92,12 @@ impl HttpServer {
         }
     }
 
-    /// The routes answer 503 until this view has caught up.
-    pub(crate) fn wait_for<P: Projection>(&self, view: View<P>) {
-        let caught_up = Box::pin(async move { view.caught_up().await });
-        self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(caught_up);
+    /// The routes answer 503 until this has come to pass.
+    pub(crate) fn wait_for(&self, caught_up: impl Future<Output = ()> + Send + 'static) {
+        self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(caught_up));
     }
 
-    /// Lets the service's routes answer, as soon as their views have caught up.
+    /// Lets the service's routes answer, as soon as their read models have caught up.
     pub(crate) fn open(&self, routes: Router) {
         let waiting = std::mem::take(&mut *self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let (site, routes) = (self.site.clone(), http::complete(routes));

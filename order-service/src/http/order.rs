@@ -10,11 +10,12 @@ use eventkit::http::{
     Body, HistoryEntry, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery, Path, Problem, Query,
     RequestCause, Written,
 };
-use eventkit::{Cause, EntityId};
+use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
 
-use super::{Api, wait_for};
+use super::Api;
 use crate::order::{self, Order, OrderCommand, OrderRejection, OrderStatus};
+use crate::order_list::OrderSummary;
 use crate::user::CustomerRejection;
 
 #[derive(Debug, Deserialize)]
@@ -87,18 +88,23 @@ enum ShownPaymentMethod {
     External,
 }
 
-impl From<&OrderPlaced> for PlacedBody {
-    fn from(placed: &OrderPlaced) -> Self {
-        let item = |item: &OrderItem| Item {
+impl From<&OrderItem> for Item {
+    fn from(item: &OrderItem) -> Self {
+        Self {
             product_id: item.product_id.clone(),
             product_name: item.product_name.clone(),
             quantity: item.quantity,
             price: item.unit_price.amount(),
-        };
+        }
+    }
+}
+
+impl From<&OrderPlaced> for PlacedBody {
+    fn from(placed: &OrderPlaced) -> Self {
         Self {
             customer_id: placed.customer_id.clone(),
             customer_email: placed.customer_email.clone(),
-            items: placed.items.iter().map(item).collect(),
+            items: placed.items.iter().map(Item::from).collect(),
             total: placed.total.amount(),
             currency: placed.total.currency(),
             payment_method: match &placed.payment_method {
@@ -149,6 +155,34 @@ impl OrderBody {
             cancel_detail: order.cancelled().and_then(|cancelled| cancelled.detail.clone()),
             version,
         })
+    }
+}
+
+impl From<OrderSummary> for OrderBody {
+    fn from(order: OrderSummary) -> Self {
+        Self {
+            id: order.order_id.clone(),
+            order_id: order.order_id,
+            status: order.status,
+            placed: PlacedBody {
+                customer_id: order.customer_id,
+                customer_email: order.customer_email,
+                items: order.items.iter().map(Item::from).collect(),
+                total: order.total.amount(),
+                currency: order.total.currency(),
+                payment_method: match (order.account_id, &*order.pays_by) {
+                    (Some(account_id), _) => ShownPaymentMethod::Account { account_id },
+                    (None, "card") => ShownPaymentMethod::Card,
+                    (None, _) => ShownPaymentMethod::External,
+                },
+            },
+            payment_id: order.payment_id,
+            carrier: order.carrier,
+            tracking_number: order.tracking_number,
+            cancel_reason: order.cancel_reason,
+            cancel_detail: order.cancel_detail,
+            version: order.version,
+        }
     }
 }
 
@@ -241,10 +275,11 @@ pub(super) async fn show(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Written<OrderBody>, Problem> {
-    wait_for(&api.order_list, min_sequence).await?;
-    let order = api.orders.load(&id).await?;
-    let body = OrderBody::new(&order.state, order.version).ok_or_else(|| unknown(&id))?;
-    Ok(Written { status: StatusCode::OK, version: order.version, sequence: order.sequence, body })
+    let wanted = id.clone();
+    let orders = api.order_list.at(min_sequence).await?;
+    let order = orders.read(move |tables| OrderSummary::find(tables, &wanted)).await?;
+    let Seen { value: order, sequence } = order.found().ok_or_else(|| unknown(&id))?;
+    Ok(Written { status: StatusCode::OK, version: order.version, sequence, body: order.into() })
 }
 
 pub(super) async fn list(
@@ -252,12 +287,11 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     page: PageQuery,
     min_sequence: MinSequence,
-) -> Result<Json<Page<OrderBody>>, Problem> {
-    wait_for(&api.order_list, min_sequence).await?;
-    Ok(Json(api.order_list.read(|orders| {
-        let found = orders.find(filter.customer_id.as_ref(), filter.status);
-        page.of(found.filter_map(|summary| OrderBody::new(&summary.order, summary.version)))
-    })))
+) -> Result<Seen<Page<OrderBody>>, Problem> {
+    let Filter { customer_id, status } = filter;
+    let orders = api.order_list.at(min_sequence).await?;
+    let found = orders.read(move |tables| OrderSummary::list(tables, customer_id, status, page)).await?;
+    Ok(found.map(|page| page.map(OrderBody::from)))
 }
 
 pub(super) async fn history(
@@ -265,7 +299,7 @@ pub(super) async fn history(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Json<Vec<HistoryEntry<OrderEntry>>>, Problem> {
-    wait_for(&api.order_list, min_sequence).await?;
+    api.order_list.at(min_sequence).await?;
     let history = api.orders.history(&id).await?;
     if history.is_empty() {
         return Err(unknown(&id));

@@ -9,11 +9,12 @@ use eventkit::http::{
     Body, HistoryEntry, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, Query, RequestCause,
     Written,
 };
-use eventkit::{Cause, EntityId};
+use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
 
-use super::{Api, wait_for};
-use crate::user::{User, UserCommand, UserRejection};
+use super::Api;
+use crate::user::{Profile, User, UserCommand, UserRejection};
+use crate::user_list::UserSummary;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,16 +56,25 @@ pub(super) struct UserBody {
 }
 
 impl UserBody {
-    fn new(user: &User, version: u64) -> Option<Self> {
-        let profile = user.profile()?.clone();
-        Some(Self {
+    fn new(profile: Profile, version: u64) -> Self {
+        Self {
             id: profile.user_id.clone(),
             user_id: profile.user_id,
             username: profile.username,
             email: profile.email,
             status: profile.status,
             version,
-        })
+        }
+    }
+
+    fn of(user: &User, version: u64) -> Option<Self> {
+        Some(Self::new(user.profile()?.clone(), version))
+    }
+}
+
+impl From<UserSummary> for UserBody {
+    fn from(UserSummary { profile, version }: UserSummary) -> Self {
+        Self::new(profile, version)
     }
 }
 
@@ -112,10 +122,11 @@ pub(super) async fn show(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Written<UserBody>, Problem> {
-    wait_for(&api.user_list, min_sequence).await?;
-    let user = api.users.load(&id).await?;
-    let body = UserBody::new(&user.state, user.version).ok_or_else(|| unknown(&id))?;
-    Ok(Written { status: StatusCode::OK, version: user.version, sequence: user.sequence, body })
+    let wanted = id.clone();
+    let users = api.user_list.at(min_sequence).await?;
+    let user = users.read(move |tables| UserSummary::find(tables, &wanted)).await?;
+    let Seen { value: user, sequence } = user.found().ok_or_else(|| unknown(&id))?;
+    Ok(Written { status: StatusCode::OK, version: user.version, sequence, body: user.into() })
 }
 
 pub(super) async fn list(
@@ -123,12 +134,11 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     page: PageQuery,
     min_sequence: MinSequence,
-) -> Result<Json<Page<UserBody>>, Problem> {
-    wait_for(&api.user_list, min_sequence).await?;
-    Ok(Json(api.user_list.read(|users| {
-        let found = users.find(filter.status, &filter.search);
-        page.of(found.filter_map(|summary| UserBody::new(&summary.user, summary.version)))
-    })))
+) -> Result<Seen<Page<UserBody>>, Problem> {
+    let Filter { status, search } = filter;
+    let users = api.user_list.at(min_sequence).await?;
+    let found = users.read(move |tables| UserSummary::list(tables, status, &search, page)).await?;
+    Ok(found.map(|page| page.map(UserBody::from)))
 }
 
 pub(super) async fn history(
@@ -136,7 +146,7 @@ pub(super) async fn history(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Json<Vec<HistoryEntry<UserEntry>>>, Problem> {
-    wait_for(&api.user_list, min_sequence).await?;
+    api.user_list.at(min_sequence).await?;
     let history = api.users.history(&id).await?;
     if history.is_empty() {
         return Err(unknown(&id));
@@ -176,7 +186,7 @@ async fn execute(
         Some(version) => api.users.execute_at(id, version, command, cause).await,
     };
     let executed = executed.or_problem(|reason| refusal(id, &reason))?;
-    let body = UserBody::new(&executed.state, executed.version).ok_or_else(|| unknown(id))?;
+    let body = UserBody::of(&executed.state, executed.version).ok_or_else(|| unknown(id))?;
     Ok(Written { status: StatusCode::OK, version: executed.version, sequence: executed.sequence, body })
 }
 

@@ -9,13 +9,14 @@ use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use common::stock::{StockEvent, StockRejected, StockShortage};
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, View};
+use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
 use http_body_util::BodyExt;
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
 use order_service::saga::{OrderSaga, Patience};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
@@ -41,6 +42,7 @@ pub(crate) fn order() -> Value {
 
 pub(crate) struct Desk {
     _server: NatsServer,
+    _dir: TempDir,
     _running: DropGuard,
     pub(crate) client: async_nats::Client,
     pub(crate) log: EventLog,
@@ -60,11 +62,12 @@ impl Desk {
         eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let log = EventLog::new(client.clone(), "/order-service");
         let orders = log.store::<Order>();
+        let dir = TempDir::new().unwrap();
         let api = Api {
             users: log.store(),
             orders: orders.clone(),
-            user_list: View::follow(client.clone()),
-            order_list: View::follow(client.clone()),
+            user_list: ReadModel::follow(&log, dir.path()),
+            order_list: ReadModel::follow(&log, dir.path()),
         };
         let (saga, adopter) = (OrderSaga::new(orders.clone(), patience), OrderAdopter::new(orders.clone()));
         let consumer = order_service::consumer(saga, adopter)
@@ -72,7 +75,7 @@ impl Desk {
         let stop = CancellationToken::new();
         tokio::spawn(consumer.run(client.clone(), stop.clone()));
         let routes = eventkit::http::complete(api.routes());
-        Self { _server: server, _running: stop.drop_guard(), client, log, orders, routes }
+        Self { _server: server, _dir: dir, _running: stop.drop_guard(), client, log, orders, routes }
     }
 
     pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
