@@ -17,6 +17,9 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// The longest user id, in bytes: every event that an event leads to carries it on.
 const MAX_USER_ID: usize = 256;
 
+/// How many bytes a message body is expected to have: so much is allocated at once.
+const USUAL_SIZE: usize = 1024;
+
 /// One message body, read in one pass that borrows from it; the data stays raw until its type is known.
 #[derive(Debug)]
 pub struct Envelope<'a> {
@@ -68,13 +71,16 @@ impl<'a> Envelope<'a> {
             // serde would take an array for the fields in their order.
             return Err(DecodeError::NotAnEvent(de::Error::custom("not a JSON object")));
         }
-        let mut wire: Wire<'a> = serde_json::from_slice(body).map_err(DecodeError::NotAnEvent)?;
+        // Once for the whole text, and not for each string in it.
+        let text =
+            std::str::from_utf8(body).map_err(|error| DecodeError::NotAnEvent(de::Error::custom(error)))?;
+        let mut wire: Wire<'a> = serde_json::from_str(text).map_err(DecodeError::NotAnEvent)?;
         if wire.specversion.is_empty() && !wire.flat_type.is_empty() {
             // First generation: the whole document is the data, and its version is the data's.
             wire.id = std::mem::take(&mut wire.flat_id);
             wire.time = std::mem::take(&mut wire.flat_time);
             wire.dataversion = wire.flat_version.or(Some(Count(1)));
-            let data = serde_json::from_slice(body).map_err(DecodeError::NotAnEvent)?;
+            let data = serde_json::from_str(text).map_err(DecodeError::NotAnEvent)?;
             let event_type = Cow::Owned(wire_name(&wire.flat_type));
             return Self { wire, event_type, data }.checked();
         }
@@ -205,7 +211,8 @@ impl<'a> Envelope<'a> {
             priority: Option<u8>,
             data: &'a E,
         }
-        serde_json::to_vec(&Document {
+        let mut body = Vec::with_capacity(USUAL_SIZE);
+        let document = Document {
             specversion: "1.0",
             id: &meta.id,
             source: &meta.source,
@@ -219,7 +226,9 @@ impl<'a> Envelope<'a> {
             userid: meta.user_id.as_deref(),
             priority: meta.priority,
             data: event,
-        })
+        };
+        serde_json::to_writer(&mut body, &document)?;
+        Ok(body)
     }
 }
 

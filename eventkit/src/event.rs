@@ -1,7 +1,7 @@
 //! An event, declared once, and what surrounds it when it is stored.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Deref;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -291,7 +291,10 @@ impl Cause {
     }
 
     fn derive_from(&self, what: fmt::Arguments<'_>) -> EventId {
-        let hash = Uuid::new_v5(&NAMESPACE, format!("{}\n{}\n{what}", self.id, self.step).as_bytes());
+        let mut name = String::with_capacity(4 * EventId::MAX_LEN);
+        // A string takes whatever is written to it.
+        let _ = write!(name, "{}\n{}\n{what}", self.id, self.step);
+        let hash = Uuid::new_v5(&NAMESPACE, name.as_bytes());
         let timestamp = Uuid::try_parse(self.id.as_str()).ok().filter(|id| id.get_version_num() == 7);
         let Some(timestamp) = timestamp else { return hash.into() };
         let (mut bytes, time) = (*hash.as_bytes(), timestamp.as_bytes());
