@@ -78,7 +78,7 @@ impl Inbox for NoSet {
         ready(Ok(Claim::Granted(grant))).boxed()
     }
 
-    fn done(&self, _: Key) -> BoxFuture<'_, Result<(), InboxError>> {
+    fn done<'a>(&'a self, _: &'a [Key]) -> BoxFuture<'a, Result<(), InboxError>> {
         ready(Ok(())).boxed()
     }
 

@@ -1,12 +1,14 @@
 //! A consumer: the life of one delivery is [`Consumer::process`]. Read that first.
 //!
-//! `process` decides and never touches the broker; the runtime (`consumer/run.rs`) feeds it, keeps events of one entity in
-//! order, extends deadlines, and settles what was decided.
+//! `process` decides and never touches the broker; the runtime (`consumer/runtime.rs`) feeds it, keeps events of one entity
+//! in order, extends deadlines, has marked what was handled, and settles what was decided.
 
 mod durable;
 mod pull;
 mod run;
+mod runtime;
 mod settle;
+mod workers;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -18,7 +20,6 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::envelope::DecodeError;
 use crate::health::CheckHandle;
@@ -293,7 +294,9 @@ pub(crate) struct Delivery {
 /// What is to be done with a delivery.
 #[derive(Debug)]
 pub(crate) enum Disposition {
-    /// It is handled. Tell the server.
+    /// It is handled now. Mark it, with others, then tell the server.
+    Handled(Key),
+    /// It was handled before. Tell the server.
     Ack,
     /// Try it again after a while; it keeps its place in its lane.
     Retry { after: Duration, first_failed_at: Option<DateTime<Utc>> },
@@ -312,14 +315,9 @@ pub(crate) struct GivenUp {
 }
 
 impl Consumer {
-    /// The life of one delivery: decode, claim, handle, mark. It decides and never touches the broker. `slot` is its place
-    /// among the handlers that run at once.
-    pub(crate) async fn process(
-        &self,
-        inbox: &dyn Inbox,
-        delivery: &Delivery,
-        slot: OwnedSemaphorePermit,
-    ) -> Disposition {
+    /// The life of one delivery: decode, claim, handle, and say what is to become of it. It decides and never touches the
+    /// broker; the runtime marks what was handled, many in one write.
+    async fn process(&self, inbox: &dyn Inbox, delivery: &Delivery) -> Disposition {
         let (key, handling) = match self.decode(delivery) {
             Ok(decoded) => decoded,
             Err(error) => return self.give_up(None, FailureClass::Undecodable, &error.into(), 0, None),
@@ -339,17 +337,8 @@ impl Consumer {
         if grant.attempt > self.limits.max_attempts {
             return self.give_up_started_too_often(key, grant, first_failed_at);
         }
-        let handled = self.handle(handling).await;
-        // What waits for its mark keeps no other handler waiting, so that many are marked in one write.
-        drop(slot);
-        match handled {
-            Ok(()) => match inbox.done(key).await {
-                Ok(()) => Disposition::Ack,
-                Err(error) => {
-                    tracing::warn!(%error, "handled, but not marked; trying again");
-                    wait_for(delivery, self.limits.retry_min)
-                }
-            },
+        match self.handle(handling).await {
+            Ok(()) => Disposition::Handled(key),
             Err(HandlerError::Reject(error)) => {
                 self.give_up(Some(key), FailureClass::Rejected, &error, grant.attempt, first_failed_at)
             }

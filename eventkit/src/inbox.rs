@@ -23,9 +23,10 @@ pub trait Inbox: Send + Sync + 'static {
     /// May this delivery be handled now?
     fn claim(&self, key: Key, delivery: Turn) -> BoxFuture<'_, Result<Claim, InboxError>>;
 
-    /// Marks an event as handled, or given up, for good. When this returns, every replica answers [`Claim::Done`] to a
-    /// redelivery, also after a crash; to a first delivery of the same event, as soon as it has heard of the mark.
-    fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>>;
+    /// Marks events as handled, or given up, for good: many at once, because a mark may cost a write. When this returns,
+    /// every replica answers [`Claim::Done`] to a redelivery, also after a crash; to a first delivery of the same event, as
+    /// soon as it has heard of the mark. After an error some of them may be marked.
+    fn done<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<(), InboxError>>;
 
     /// Ends an attempt that failed, so that the next one need not wait for the claim to run out. Failing to write it
     /// costs time only.

@@ -20,7 +20,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use metrics::Gauge;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -64,14 +64,13 @@ impl Default for InboxSettings {
     }
 }
 
-/// The idempotency set of one consumer, in JetStream. Dropping it ends its tasks.
+/// The idempotency set of one consumer, in JetStream. Dropping it ends its task.
 #[derive(Debug)]
 pub struct JetStreamInbox {
     shared: Arc<Shared>,
-    marks: mpsc::UnboundedSender<(Key, oneshot::Sender<Result<(), InboxError>>)>,
-    /// Cancelled when one of its tasks has ended, which they never should.
+    /// Cancelled when its task has ended, which it never should.
     ended: CancellationToken,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _following: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -106,12 +105,9 @@ impl JetStreamInbox {
             shared.see(&message);
         }
         shared.complete_on.store(connection, Ordering::Release);
-        let (marks, to_write) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
-        let (following, writing) =
-            (Arc::clone(&shared).follow(follower), Arc::clone(&shared).write_marks(to_write));
-        let tasks = [watched(&ended, following), watched(&ended, writing)];
-        Ok(Self { shared, marks, ended, _tasks: tasks.map(AbortOnDropHandle::new) })
+        let following = watched(&ended, Arc::clone(&shared).follow(follower));
+        Ok(Self { shared, ended, _following: AbortOnDropHandle::new(following) })
     }
 
     /// Cancelled when the set can do its work no more.
@@ -143,13 +139,8 @@ impl Inbox for JetStreamInbox {
         shared.claim(key, delivery).boxed()
     }
 
-    fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>> {
-        let (written, answer) = oneshot::channel();
-        let gone = || InboxError("its writer has ended".to_owned());
-        if self.marks.send((key, written)).is_err() {
-            return futures::future::ready(Err(gone())).boxed();
-        }
-        async move { answer.await.unwrap_or_else(|_| Err(gone())) }.boxed()
+    fn done<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<(), InboxError>> {
+        self.shared.mark(keys).boxed()
     }
 
     fn release(
@@ -323,40 +314,23 @@ impl Shared {
         self.seen.send_replace(message.sequence);
     }
 
-    /// Writes marks, as many at once as have come together while the last write was under way.
-    async fn write_marks(
-        self: Arc<Self>,
-        mut to_write: mpsc::UnboundedReceiver<(Key, oneshot::Sender<Result<(), InboxError>>)>,
-    ) {
-        let mut batch = Vec::with_capacity(MARKS_PER_WRITE);
-        while to_write.recv_many(&mut batch, MARKS_PER_WRITE).await > 0 {
-            // Handlers that are about to end come along.
-            tokio::task::yield_now().await;
-            while batch.len() < MARKS_PER_WRITE
-                && let Ok(mark) = to_write.try_recv()
-            {
-                batch.push(mark);
-            }
-            let mut payload = BytesMut::with_capacity(batch.len() * size_of::<u128>());
-            for (key, _) in &batch {
+    async fn mark(&self, keys: &[Key]) -> Result<(), InboxError> {
+        for keys in keys.chunks(MARKS_PER_WRITE) {
+            let mut payload = BytesMut::with_capacity(keys.len() * size_of::<u128>());
+            for key in keys {
                 payload.put_u128(key.0);
             }
-            let written = self.write_batch(payload.freeze()).await;
-            if written.is_ok() {
-                let now = Utc::now();
-                let mut set = self.set();
-                for (key, _) in &batch {
-                    set.mark(*key, now);
-                }
-            }
-            for (_, waiting) in batch.drain(..) {
-                // Whoever does not wait any more has been stopped: the event comes again and is found done.
-                let _ = waiting.send(written.clone());
+            self.write_marks(payload.freeze()).await?;
+            let now = Utc::now();
+            let mut set = self.set();
+            for key in keys {
+                set.mark(*key, now);
             }
         }
+        Ok(())
     }
 
-    async fn write_batch(&self, payload: Bytes) -> Result<(), InboxError> {
+    async fn write_marks(&self, payload: Bytes) -> Result<(), InboxError> {
         let message = Outgoing { subject: self.done_subject().into(), headers: HeaderMap::new(), payload };
         let deadline = Instant::now() + MARK_WITHIN;
         loop {

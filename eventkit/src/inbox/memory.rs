@@ -58,8 +58,8 @@ impl Inbox for MemoryInbox {
         ready(Ok(self.claim_now(key, delivery))).boxed()
     }
 
-    fn done(&self, key: Key) -> BoxFuture<'_, Result<(), InboxError>> {
-        self.entries().insert(key, Entry::Done);
+    fn done<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<(), InboxError>> {
+        self.entries().extend(keys.iter().map(|key| (*key, Entry::Done)));
         ready(Ok(())).boxed()
     }
 

@@ -46,7 +46,7 @@ async fn what_is_done_is_done_everywhere_and_for_good(
     two: &dyn Inbox,
     replica: &impl Fn() -> BoxFuture<'static, Arc<dyn Inbox>>,
 ) {
-    one.done(key("done")).await.expect("the set takes a mark");
+    one.done(&[key("done")]).await.expect("the set takes a mark");
     for turn in [Turn::First, Turn::Again] {
         assert_eq!(one.claim(key("done"), turn).await.expect("the set answers"), Claim::Done);
     }
@@ -99,7 +99,7 @@ async fn an_attempt_that_never_ends_is_counted_and_suspect(one: &dyn Inbox, two:
 
 async fn what_is_done_after_a_claim_is_done(one: &dyn Inbox, two: &dyn Inbox) {
     granted(one, key("claimed"), Turn::Again).await;
-    one.done(key("claimed")).await.expect("the set takes a mark");
+    one.done(&[key("claimed")]).await.expect("the set takes a mark");
     assert_eq!(one.claim(key("claimed"), Turn::Again).await.expect("the set answers"), Claim::Done);
     // The other replica may have to wait for the news, but never runs it.
     eventually(SOON, || async {

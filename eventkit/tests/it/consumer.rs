@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config;
@@ -306,6 +306,34 @@ async fn entities_are_handled_in_parallel_up_to_the_limit() {
     gate.add_permits(20);
     settled(&client, "c").await;
     assert_eq!(most.load(Ordering::SeqCst), 4);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_its_thread_keeps_no_other_from_being_started() {
+    let (_server, client, log) = toy::server().await;
+    for lamp in ["a", "b"] {
+        publish(&log, lamp, [lamp]).await;
+    }
+    let (begun, changed) = (Mutex::new(0), Condvar::new());
+    let handler = On(move |_| {
+        let mut begun = begun.lock().unwrap();
+        *begun += 1;
+        changed.notify_all();
+        let (_begun, alone) =
+            changed.wait_timeout_while(begun, Duration::from_secs(10), |begun| *begun < 2).unwrap();
+        let result =
+            if alone.timed_out() { Err(HandlerError::reject(anyhow::anyhow!("alone"))) } else { Ok(()) };
+        std::future::ready(result)
+    });
+    let running = run(Consumer::new("c").on::<LampLit>(handler), &client);
+    settled(&client, "c").await;
+    let js = async_nats::jetstream::new(client.clone());
+    assert_eq!(
+        js.get_stream("DLQ").await.unwrap().cached_info().state.messages,
+        0,
+        "one waited for the other"
+    );
     running.stop().await;
 }
 

@@ -41,7 +41,7 @@ async fn marks_survive_a_server_that_is_killed_and_a_replica_that_missed_them() 
     let clients = (server.client().await, server.client().await);
     let (one, two) = (open(&clients.0).await, open(&clients.1).await);
     for n in 0..500 {
-        one.done(Key::of_event(&format!("e-{n}"))).await.unwrap();
+        one.done(&[Key::of_event(&format!("e-{n}"))]).await.unwrap();
     }
     server.kill();
     server.restart().await;
@@ -62,7 +62,7 @@ async fn the_set_is_bounded() {
     let settings = InboxSettings { max_marks: 10, ..InboxSettings::default() };
     let inbox = JetStreamInbox::open(server.client().await, "test", settings).await.unwrap();
     for n in 0..50 {
-        inbox.done(Key::of_event(&format!("e-{n}"))).await.unwrap();
+        inbox.done(&[Key::of_event(&format!("e-{n}"))]).await.unwrap();
     }
     eventually(SOON, || async { (inbox.len() <= 10).then_some(()) }).await;
     assert_eq!(inbox.claim(Key::of_event("e-49"), Turn::First).await.unwrap(), Claim::Done);
