@@ -1,4 +1,4 @@
-//! For tests: a private nats-server per test, and waiting without sleeping. Behind the feature `testing`.
+//! For tests: a private nats-server per test, or a cluster of three, and waiting without sleeping. Behind the feature `testing`.
 //!
 //! Nothing here pretends to be JetStream. A server starts in about 15 ms, so every test that touches one has its own.
 
@@ -9,6 +9,7 @@
     reason = "a broken test environment fails the test, and says why"
 )]
 
+mod cluster;
 mod conformance;
 mod locate;
 mod server;
@@ -18,6 +19,7 @@ mod tied;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 pub use server::NatsServer;

@@ -21,7 +21,7 @@ pub struct NatsServer {
     child: Option<Child>,
     binary: PathBuf,
     extra: String,
-    /// Known after the first start, and kept by [`NatsServer::restart`].
+    /// Known after the first start at the latest, and kept by [`NatsServer::restart`].
     address: Option<SocketAddr>,
     dir: TempDir,
 }
@@ -36,11 +36,16 @@ impl NatsServer {
     /// replaces the default one as a whole; `$STORE` is the store's directory:
     /// `jetstream { store_dir: $STORE, sync_interval: always }`.
     pub async fn with_config(extra: &str) -> Self {
-        let binary = locate_nats_server().unwrap_or_else(|error| panic!("{error}"));
-        let dir = TempDir::with_prefix("nats-").expect("a temporary directory");
-        let mut server = Self { child: None, binary, extra: extra.to_owned(), address: None, dir };
+        let mut server = Self::stopped(None, extra);
         server.restart().await;
         server
+    }
+
+    /// A server that [`NatsServer::restart`] starts, at `address` or wherever it is free.
+    pub(super) fn stopped(address: Option<SocketAddr>, extra: &str) -> Self {
+        let binary = locate_nats_server().unwrap_or_else(|error| panic!("{error}"));
+        let dir = TempDir::with_prefix("nats-").expect("a temporary directory");
+        Self { child: None, binary, extra: extra.to_owned(), address, dir }
     }
 
     /// Where it listens: `nats://127.0.0.1:PORT`. Stays the same over [`NatsServer::restart`].
