@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_nats::header::{HeaderMap, NATS_SCHEDULE, NATS_SCHEDULE_TARGET, NATS_SCHEDULE_TTL};
+use async_nats::jetstream;
 use chrono::{SecondsFormat, Utc};
 
 use crate::envelope::CONTENT_TYPE;
 use crate::log::Outgoing;
 use crate::publisher::publish_retrying;
-use crate::{Cause, Envelope, Event, EventLog, PublishError, subject};
+use crate::{Cause, EntityId, Envelope, Event, EventLog, PublishError, StoreError, subject};
 
 /// The stream of timers that are set, and of those that are due.
 pub const TIMERS: &str = "TIMERS";
@@ -18,8 +19,9 @@ const KEPT_FOR: &str = "168h";
 
 /// Sets timers for one consumer, which handles them with [`crate::Consumer::on_timer`].
 ///
-/// There is one timer for each type of event and entity: setting it again replaces it. A timer that is not needed any
-/// more may go off; its handler gives a command, and the aggregate answers "already so".
+/// There is one timer for each type of event and entity: setting it again replaces it. Cancelling one that is not needed
+/// any more saves the server and the consumer work, and is no promise: one that has just come due is delivered all the
+/// same. So its handler gives a command, and the aggregate answers "already so".
 #[derive(Debug, Clone)]
 pub struct Timers {
     log: EventLog,
@@ -45,11 +47,22 @@ impl Timers {
         headers.insert(NATS_SCHEDULE_TARGET, due);
         headers.insert(NATS_SCHEDULE_TTL, KEPT_FOR);
         headers.insert("content-type", CONTENT_TYPE);
-        // One subject per timer: the server keeps one schedule per subject.
-        let set = format!("timer.set.{}.{}.{}", self.consumer, E::TYPE, event.entity_id());
         let payload = Envelope::encode(&meta, event)?.into();
-        let message = Outgoing { subject: set.into(), headers, payload };
+        let message = Outgoing { subject: self.subject::<E>(event.entity_id()).into(), headers, payload };
         publish_retrying(&self.log, || message.clone()).await.map(|_| ())
+    }
+
+    /// Takes back the timer of that type for that entity. Nothing happens if there is none, or if it is due already.
+    pub async fn cancel<E: Event>(&self, id: &EntityId) -> Result<(), StoreError> {
+        let context = jetstream::new(self.log.client().clone());
+        let timers = context.get_stream_no_info(TIMERS).await.map_err(StoreError::unavailable)?;
+        timers.purge().filter(self.subject::<E>(id)).await.map_err(StoreError::unavailable)?;
+        Ok(())
+    }
+
+    /// Where a timer stands until it is due. One subject per timer: the server keeps one schedule per subject.
+    fn subject<E: Event>(&self, id: &EntityId) -> String {
+        format!("timer.set.{}.{}.{id}", self.consumer, E::TYPE)
     }
 }
 

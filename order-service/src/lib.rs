@@ -12,7 +12,7 @@ pub mod saga;
 pub mod user;
 pub mod user_list;
 
-use common::order::{OrderPlaced, OrderShipped};
+use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use common::stock::StockRejected;
 use eventkit::{Consumer, OrderBy};
@@ -25,6 +25,8 @@ pub fn consumer(saga: saga::OrderSaga, adopter: adopter::OrderAdopter) -> Consum
     Consumer::new(CONSUMER)
         .on::<OrderPlaced>(saga.clone())
         .on_timer::<saga::OrderOverdue>(saga.clone())
+        .on::<OrderConfirmed>(saga.clone())
+        .on::<OrderCancelled>(saga.clone())
         .on::<PaymentProcessed>(saga.clone())
         .on::<StockRejected>(saga)
         .adopt::<OrderPlaced>(adopter.clone())

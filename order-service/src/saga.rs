@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use common::order::{CancelReason, OrderPlaced, PaymentMethod};
+use common::order::{CancelReason, OrderCancelled, OrderConfirmed, OrderPlaced, PaymentMethod};
 use common::payment::{PaymentProcessed, PaymentStatus};
 use common::stock::{StockRejected, StockShortage};
 use eventkit::{
@@ -71,6 +71,20 @@ impl Handler<OrderPlaced> for OrderSaga {
         };
         let overdue = OrderOverdue { order_id: order.order_id.clone() };
         Ok(self.timers.set(patience, &overdue, &order.cause()).await?)
+    }
+}
+
+/// Confirmed: nobody needs to be reminded of it any more.
+impl Handler<OrderConfirmed> for OrderSaga {
+    async fn handle(&self, order: Recorded<OrderConfirmed>) -> HandlerResult {
+        Ok(self.timers.cancel::<OrderOverdue>(&order.order_id).await?)
+    }
+}
+
+/// The same, whoever cancelled it.
+impl Handler<OrderCancelled> for OrderSaga {
+    async fn handle(&self, order: Recorded<OrderCancelled>) -> HandlerResult {
+        Ok(self.timers.cancel::<OrderOverdue>(&order.order_id).await?)
     }
 }
 

@@ -691,6 +691,28 @@ async fn timers_are_kept_apart_come_when_due_and_survive_the_server() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_timer_that_was_cancelled_never_comes_and_the_others_do() {
+    let mut server = NatsServer::start().await;
+    let client = server.client().await;
+    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let log = EventLog::new(client.clone(), "/test");
+    let (timers, notes, second) = (log.timers("c"), Notes::default(), Duration::from_secs(1));
+    for (lamp, after) in [("a", second), ("b", second), ("c", second * 3)] {
+        timers.set(after, &lit(lamp, lamp), &cause()).await.unwrap();
+    }
+    timers.cancel::<LampLit>(&toy::id("a")).await.unwrap();
+    timers.cancel::<LampLit>(&toy::id("never-set")).await.unwrap();
+    // Not even by a server that reads its timers anew.
+    server.kill();
+    server.restart().await;
+    let running = run(quick("c").on_timer::<LampLit>(note(&notes)), &client);
+    let mut all = notes.reach(2).await;
+    all.sort();
+    assert_eq!(all, ["b", "c"], "c was due two seconds after a would have been");
+    running.stop().await;
+}
+
 /// The other process of the test below: handles lamps, and is killed by one of them.
 #[tokio::test]
 async fn child_that_a_message_kills() {

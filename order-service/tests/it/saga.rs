@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use common::payment::PaymentStatus;
+use eventkit::testing::eventually;
+use futures::TryStreamExt;
 use order_service::order::OrderStatus;
 use order_service::saga::Patience;
 use serde_json::json;
@@ -80,6 +82,22 @@ async fn an_order_that_nobody_answers_for_is_cancelled_and_no_other_is() {
     assert_eq!(desk.get("/orders/forgotten").await.body["cancel_reason"], "timed_out");
     assert_eq!(desk.get("/orders/paid").await.body["status"], "Confirmed");
     assert_eq!(desk.dead_letters().await, 0);
+}
+
+#[tokio::test]
+async fn an_order_that_is_decided_leaves_no_timer_behind() {
+    let desk = Desk::start().await;
+    desk.confirm("confirmed").await;
+    desk.place("cancelled").await;
+    desk.post("/orders/cancelled/cancel", &json!({"reason": "no"})).await;
+    desk.place("waiting").await;
+    let timers = async || {
+        let stream = async_nats::jetstream::new(desk.client.clone()).get_stream("TIMERS").await.unwrap();
+        let info = stream.info_with_subjects("timer.set.>").await.unwrap();
+        info.map_ok(|(subject, _)| subject).try_collect::<Vec<_>>().await.unwrap()
+    };
+    let only_that = ["timer.set.order-service.order.overdue.waiting"];
+    eventually(Duration::from_secs(20), async || (timers().await == only_that).then_some(())).await;
 }
 
 #[tokio::test]
