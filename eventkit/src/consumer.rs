@@ -26,7 +26,7 @@ use crate::health::CheckHandle;
 use crate::inbox::{Claim, Grant, Inbox, Key, Turn};
 use crate::subject::{self, EventSubject};
 use crate::timers::due_prefix;
-use crate::{Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Recorded};
+use crate::{EntityId, Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Recorded};
 
 /// A consumer under construction: a durable name, handlers, and limits.
 ///
@@ -60,10 +60,23 @@ pub struct Consumer {
     health: CheckHandle,
 }
 
-/// Reads an event of one type and starts its handler.
-type Route = Box<
-    dyn Fn(&Envelope<'_>, u64, u64) -> Result<BoxFuture<'static, HandlerResult>, DecodeError> + Send + Sync,
->;
+/// Reads an event of one type and makes its handler ready to run.
+type Route = Box<dyn Fn(&Envelope<'_>, Place<'_>) -> Result<Routed, DecodeError> + Send + Sync>;
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// Its own subject, without what stands before it where it is a timer's.
+    subject: &'a str,
+    version: u64,
+    sequence: u64,
+}
+
+/// An event that was read.
+struct Routed {
+    entity: EntityId,
+    handling: BoxFuture<'static, HandlerResult>,
+}
 
 /// Which events wait for one another. An event that waits for its retry holds up the later ones of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,14 +278,16 @@ impl Consumer {
 
 fn route<E: Event>(handler: impl Handler<E>) -> Route {
     let handler = Arc::new(handler);
-    Box::new(move |envelope, version, sequence| {
+    Box::new(move |envelope, Place { subject, version, sequence }| {
         let event = envelope.event::<E>()?;
+        let entity = event.entity_id().clone();
+        envelope.check_place(subject, &entity)?;
         let mut meta = envelope.metadata()?;
         if meta.data_version == 0 {
             meta.data_version = E::VERSION;
         }
         let (handler, event) = (Arc::clone(&handler), Recorded { event, meta, version, sequence });
-        Ok(async move { handler.handle(event).await }.boxed())
+        Ok(Routed { entity, handling: async move { handler.handle(event).await }.boxed() })
     })
 }
 
@@ -364,9 +379,18 @@ impl Consumer {
         let route = routes
             .get(envelope.event_type())
             .ok_or_else(|| DecodeError::UnknownType(envelope.event_type().to_owned()))?;
-        let handling = route(&envelope, stored.map_or(0, |subject| subject.version), delivery.sequence)?;
+        let place = Place {
+            subject: due.unwrap_or(&delivery.subject),
+            version: stored.map_or(0, |subject| subject.version),
+            sequence: delivery.sequence,
+        };
+        let read = std::panic::catch_unwind(AssertUnwindSafe(|| route(&envelope, place)));
+        let Routed { entity, handling } = read.unwrap_or_else(|panic| {
+            let event_type = envelope.event_type().to_owned();
+            Err(DecodeError::Panicked { event_type, panic: text_of(&*panic) })
+        })?;
         let key = match (delivery.redrives, due, stored) {
-            (0, None, None) => Key::of_adopted(envelope.id()),
+            (0, None, None) => Key::of_adopted(envelope.id(), &entity),
             (0, ..) => Key::of_event(envelope.id()),
             (redrives, ..) => Key::of_redrive(&delivery.subject, envelope.id(), redrives),
         };

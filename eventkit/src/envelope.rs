@@ -282,6 +282,14 @@ pub enum DecodeError {
         /// Where it differs.
         source: serde_json::Error,
     },
+    /// The program that reads it panicked: a mistake in how its type decodes or upcasts.
+    #[error("reading a {event_type} panicked: {panic}")]
+    Panicked {
+        /// The type that it claims.
+        event_type: String,
+        /// What the panic said.
+        panic: String,
+    },
     /// It stands on the subject of another type or entity.
     #[error("it says that it is a {event_type} of {id}, and stands on {subject}")]
     Misplaced {

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::EventId;
+use crate::{EntityId, EventId};
 
 pub use jetstream::{InboxSettings, JetStreamInbox};
 pub use memory::MemoryInbox;
@@ -56,9 +56,9 @@ impl Key {
     }
 
     /// The key of another producer's event, as it was published. What is recorded of it keeps its id, and may come to the
-    /// same consumer.
-    pub(crate) fn of_adopted(id: &str) -> Self {
-        Self::hashed(&format!("{id} adopted"))
+    /// same consumer. A producer that gives one id to events of two entities is not believed to have repeated itself.
+    pub(crate) fn of_adopted(id: &str, entity: &EntityId) -> Self {
+        Self::hashed(&format!("{id} of {entity} adopted"))
     }
 
     /// The key of one more try of an event that had been given up.

@@ -12,8 +12,8 @@ use chrono::{TimeDelta, Utc};
 use eventkit::inbox::MemoryInbox;
 use eventkit::testing::{NatsServer, eventually};
 use eventkit::{
-    Consumer, DeadLetter, EventLog, FailureClass, Followed, Follower, Handler, HandlerError, HandlerResult,
-    OrReject, Recorded, provision,
+    Consumer, DeadLetter, EntityId, Event, EventLog, FailureClass, Followed, Follower, Handler, HandlerError,
+    HandlerResult, OrReject, Recorded, UpcastError, provision,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -164,8 +164,16 @@ async fn an_undecodable_message_never_stops_a_consumer_and_is_kept_byte_for_byte
     let unknown =
         r#"{"specversion":"1.0","id":"u","type":"lamp.eaten","time":"2026-01-01T00:00:00Z","data":{}}"#;
     let shape = r#"{"specversion":"1.0","id":"s","type":"lamp.lit","time":"2026-01-01T00:00:00Z","data":{"lamp_id":"no dots."}}"#;
-    let poison: [&[u8]; 6] =
-        [b"\xff\x00 not json", b"", b"[1,2]", future.as_bytes(), unknown.as_bytes(), shape.as_bytes()];
+    let misplaced = r#"{"specversion":"1.0","id":"m","type":"lamp.lit","time":"2026-01-01T00:00:00Z","data":{"lamp_id":"other","by":"eve"}}"#;
+    let poison: [&[u8]; 7] = [
+        b"\xff\x00 not json",
+        b"",
+        b"[1,2]",
+        future.as_bytes(),
+        unknown.as_bytes(),
+        shape.as_bytes(),
+        misplaced.as_bytes(),
+    ];
     for (n, body) in poison.iter().enumerate() {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("poison-{n}"));
@@ -191,6 +199,55 @@ async fn an_undecodable_message_never_stops_a_consumer_and_is_kept_byte_for_byte
         assert_eq!(told.matches("not a JSON object").count(), usize::from(!is_object), "told once: {told}");
     }
     assert_eq!(notes.all(), ["ann"]);
+    running.stop().await;
+}
+
+/// An event whose author made a mistake.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct LampMended {
+    lamp_id: EntityId,
+}
+
+impl Event for LampMended {
+    const TYPE: &'static str = "lamp.mended";
+    const VERSION: u32 = 2;
+
+    fn entity_id(&self) -> &EntityId {
+        &self.lamp_id
+    }
+
+    fn upcast(_: u32, _: serde_json::Value) -> Result<serde_json::Value, UpcastError> {
+        panic!("not thought of")
+    }
+}
+
+impl Handler<LampMended> for Notes {
+    async fn handle(&self, event: Recorded<LampMended>) -> HandlerResult {
+        self.add(event.lamp_id.as_str());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_without_a_panic_stops_no_consumer() {
+    let (_server, client, _log) = toy::server().await;
+    let notes = Notes::default();
+    let running = run(quick("c").on::<LampMended>(notes.clone()), &client);
+    let js = async_nats::jetstream::new(client.clone());
+    for (lamp, version) in [("old", 1), ("new", 2)] {
+        let body = format!(
+            r#"{{"specversion":"1.0","id":"{lamp}","type":"lamp.mended","dataversion":{version},"time":"2026-01-01T00:00:00Z","data":{{"lamp_id":"{lamp}"}}}}"#
+        );
+        js.publish(format!("lamp.mended.{lamp}.1"), body.into()).await.unwrap().await.unwrap();
+    }
+    assert_eq!(notes.reach(1).await, ["new"]);
+    let letter = dead_letters(&client, 1).await.remove(0);
+    assert_eq!(letter.class, FailureClass::Undecodable);
+    assert!(
+        letter.errors[0].contains("reading a lamp.mended panicked: not thought of"),
+        "{:?}",
+        letter.errors
+    );
     running.stop().await;
 }
 
@@ -654,15 +711,20 @@ async fn other_producers_events_are_adopted_and_their_nonsense_is_a_dead_letter(
         ("lamp.fitted.b", cloud),
         ("lamp.fitted", "nonsense"),
         ("lamp.eaten.c", cloud),
+        // Another lamp under the id of the first: not a repetition of it.
+        ("lamp.fitted", &flat.replace("\"a\"", "\"z\"")),
     ] {
-        client.publish(subject, body.into()).await.unwrap();
+        client.publish(subject, body.to_owned().into()).await.unwrap();
     }
     let mut adopted = notes.reach(3).await;
     adopted.sort();
     assert_eq!(adopted[0], "a 40 W, version 0");
-    assert!(adopted[1].starts_with("b 60 W"));
-    let letter = dead_letters(&client, 1).await.remove(0);
-    assert_eq!(letter.original.payload, "nonsense");
+    assert_eq!(adopted[1..], ["b 60 W, version 0", "z 40 W, version 0"]);
+    settled(&client, "owner").await;
+    let mut letters = dead_letters(&client, 2).await;
+    letters.sort_by_key(|letter| letter.original.sequence);
+    assert_eq!(letters[0].original.payload, "nonsense");
+    assert!(letters[1].errors[0].contains("stands on lamp.eaten.c"), "{:?}", letters[1].errors);
     running.stop().await;
 }
 
