@@ -16,13 +16,13 @@ use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use common::stock::StockReserved;
 use eventkit::{
     Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, OrReject,
-    Recorded, View,
+    ReadModel, Recorded,
 };
 
 use crate::account::{Account, AccountCommand, AccountRejection};
 use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use crate::payment::{Payment, PaymentCommand, PaymentState};
-use crate::payment_list::PaymentList;
+use crate::payment_list::{PaymentList, PaymentSummary};
 
 /// How long the gateway may take to answer, unless said otherwise. Past it the outcome is unknown, and the same call
 /// is made again.
@@ -37,7 +37,7 @@ pub struct Cashier {
     log: EventLog,
     accounts: EventStore<Account>,
     payments: EventStore<Payment>,
-    list: View<PaymentList>,
+    list: ReadModel<PaymentList>,
     gateway: Arc<dyn PaymentGateway>,
     gateway_answers_within: Duration,
 }
@@ -48,7 +48,7 @@ impl Cashier {
         log: EventLog,
         accounts: EventStore<Account>,
         payments: EventStore<Payment>,
-        list: View<PaymentList>,
+        list: ReadModel<PaymentList>,
         gateway: Arc<dyn PaymentGateway>,
     ) -> Self {
         Self { log, accounts, payments, list, gateway, gateway_answers_within: GATEWAY_ANSWERS_WITHIN }
@@ -167,7 +167,9 @@ impl Handler<OrderCancelled> for Cashier {
         // From here on whoever records a payment for this order sees the cancellation. What was recorded before is on
         // the list.
         self.list.at_least(own.sequence, LIST_WITHIN).await?;
-        for payment_id in self.list.read(|list| list.taken_for(order_id)) {
+        let wanted = order_id.clone();
+        let taken = self.list.read(move |tables| PaymentSummary::taken_for(tables, &wanted)).await?;
+        for payment_id in taken.value {
             if payment_id != *order_id {
                 rejected_for_good(self.payments.execute(&payment_id, &cancel(&payment_id), &cause).await)?;
             }

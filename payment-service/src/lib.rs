@@ -4,6 +4,7 @@
 //! cancellations; `main.rs` wires it all.
 
 pub mod account;
+pub mod account_list;
 pub mod adopter;
 pub mod cashier;
 pub mod gateway;

@@ -12,12 +12,14 @@ use payment_service::http::Api;
 async fn main() -> anyhow::Result<()> {
     let (mut service, _) = Service::start::<NoSettings>(about!(port = 8082), common::catalog()).await?;
     let log = service.log().clone();
-    let (accounts, payments, list) = (log.store(), log.store(), service.view());
+    let (accounts, payments) = (log.store(), log.store());
+    let (account_list, payment_list) = (service.read_model()?, service.read_model()?);
     let gateway = Arc::new(SimulatedGateway::default());
 
-    let cashier = Cashier::new(log.clone(), accounts.clone(), payments.clone(), list.clone(), gateway);
+    let cashier =
+        Cashier::new(log.clone(), accounts.clone(), payments.clone(), payment_list.clone(), gateway);
     let adopter = PaymentAdopter::new(log, payments.clone());
     service.consume(payment_service::consumer(cashier, adopter));
-    service.serve(Api::new(accounts, payments, list).routes());
+    service.serve(Api { accounts, account_list, payment_list }.routes());
     service.run().await
 }

@@ -1,61 +1,167 @@
-//! What readers see of payments: a list by order, folded from the log.
+//! What readers see of payments: one by its id, a list by order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use common::money::{Currency, Money};
+use common::payment::{PaymentEvent, PaymentMethodKind, PaymentStatus};
+use eventkit::http::{Page, PageQuery};
+use eventkit::projection::{
+    Conditions, Json, List, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
+};
+use eventkit::{EntityId, EventSet, Projection, Recorded};
 
-use common::payment::PaymentEvent;
-use eventkit::view::Projection;
-use eventkit::{Aggregate, EntityId, EventSet, Recorded};
+use crate::payment::PaymentState;
 
-use crate::payment::{Payment, PaymentState};
-
-/// Every payment, by id and by order.
-#[derive(Debug, Default)]
-pub struct PaymentList {
-    payments: BTreeMap<EntityId, PaymentSummary>,
-    by_order: BTreeMap<EntityId, BTreeSet<EntityId>>,
-}
+/// Every payment, by its id.
+#[derive(Debug)]
+pub struct PaymentList;
 
 /// One payment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PaymentSummary {
-    /// Its state.
-    pub payment: Payment,
+    /// The payment.
+    pub payment_id: EntityId,
     /// How many events that is.
     pub version: u64,
+    /// What it is for.
+    pub order_id: EntityId,
+    /// Where it stands.
+    pub state: PaymentState,
+    /// What was tried, if anything was.
+    pub tried: Option<Tried>,
 }
 
-type Payments<'a> = Box<dyn Iterator<Item = (&'a EntityId, &'a PaymentSummary)> + 'a>;
+/// What was tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tried {
+    /// How much.
+    pub amount: Money,
+    /// By what.
+    pub payment_method: PaymentMethodKind,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+    /// What the gateway knows it by.
+    pub reference: Option<String>,
+}
 
-impl PaymentList {
+const COLUMNS: &str =
+    "payment_id, version, order_id, state, amount, currency, payment_method, failure, reference";
+
+impl PaymentSummary {
+    /// One payment.
+    pub fn find(tables: &Tables<'_>, payment_id: &EntityId) -> rusqlite::Result<Option<Self>> {
+        tables.first(
+            &format!("SELECT {COLUMNS} FROM payments WHERE payment_id = ?1"),
+            [payment_id],
+            Self::read,
+        )
+    }
+
     /// The payments for one order, or all.
-    pub fn of_order<'a>(&'a self, order_id: Option<&EntityId>) -> Payments<'a> {
-        match order_id {
-            None => Box::new(self.payments.iter()),
-            Some(order_id) => {
-                let ids = self.by_order.get(order_id).into_iter().flatten();
-                Box::new(ids.filter_map(|id| self.payments.get_key_value(id)))
-            }
-        }
+    pub fn list(
+        tables: &Tables<'_>,
+        order_id: Option<EntityId>,
+        page: PageQuery,
+    ) -> rusqlite::Result<Page<Self>> {
+        let matching = Conditions::default().equal("order_id", order_id);
+        let list = List { columns: COLUMNS, from: "payments", matching, order_by: "payment_id" };
+        tables.page(&list, page, Self::read)
     }
 
     /// The payments for an order whose money was taken and not given back.
-    pub fn taken_for(&self, order_id: &EntityId) -> Vec<EntityId> {
-        let of_order = self.of_order(Some(order_id));
-        let taken = of_order.filter(|(_, summary)| summary.payment.state() == Some(PaymentState::Success));
-        taken.map(|(payment_id, _)| payment_id.clone()).collect()
+    pub fn taken_for(tables: &Tables<'_>, order_id: &EntityId) -> rusqlite::Result<Vec<EntityId>> {
+        tables.all(
+            "SELECT payment_id FROM payments WHERE order_id = ?1 AND state = ?2",
+            params![order_id, Word(PaymentState::Success)],
+            |row| row.get(0),
+        )
+    }
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let tried = match row.get("currency")? {
+            None => None,
+            Some(Word::<Currency>(currency)) => Some(Tried {
+                amount: Money::new(row.get("amount")?, currency).map_err(unreadable_row)?,
+                payment_method: row.get::<_, Json<_>>("payment_method")?.0,
+                failure: row.get("failure")?,
+                reference: row.get("reference")?,
+            }),
+        };
+        Ok(Self {
+            payment_id: row.get("payment_id")?,
+            version: row.get("version")?,
+            order_id: row.get("order_id")?,
+            state: row.get::<_, Word<_>>("state")?.0,
+            tried,
+        })
     }
 }
 
 impl Projection for PaymentList {
-    type Event = PaymentEvent;
+    const NAME: &'static str = "payments";
+    const SCHEMA: &'static str = "
+        CREATE TABLE payments (
+            payment_id TEXT PRIMARY KEY,
+            version INTEGER NOT NULL,
+            order_id TEXT NOT NULL,
+            state TEXT NOT NULL,
+            amount INTEGER, -- minor units; this and the rest where something was tried
+            currency TEXT,
+            payment_method TEXT, -- JSON
+            failure TEXT,
+            reference TEXT
+        ) WITHOUT ROWID;
+        CREATE INDEX payments_of_order ON payments (order_id);
+    ";
+    type Event = Recorded<PaymentEvent>;
 
-    fn apply(&mut self, event: &Recorded<PaymentEvent>) {
-        let payment_id = event.entity_id();
-        let summary = self.payments.entry(payment_id.clone()).or_default();
-        summary.payment.apply(&event.event);
-        summary.version = event.version;
-        if let Some(order_id) = summary.payment.order_id() {
-            self.by_order.entry(order_id.clone()).or_default().insert(payment_id.clone());
+    fn apply(tables: &Tables<'_>, event: &Recorded<PaymentEvent>) -> anyhow::Result<()> {
+        let (payment_id, version) = (event.entity_id(), event.version);
+        if version == 1 {
+            // Any of them may be the first. What it is, is said below.
+            tables.run(
+                "INSERT INTO payments (payment_id, version, order_id, state) VALUES (?1, 0, ?2, ?3)",
+                params![payment_id, order_of(&event.event), Word(PaymentState::Voided)],
+            )?;
         }
+        let rows = match &event.event {
+            PaymentEvent::Processed(processed) => {
+                let state = match processed.status {
+                    PaymentStatus::Success => PaymentState::Success,
+                    PaymentStatus::Failed => PaymentState::Failed,
+                };
+                tables.run(
+                    "UPDATE payments SET version = ?2, state = ?3, amount = ?4, currency = ?5, payment_method = ?6,
+                                         failure = ?7, reference = ?8
+                     WHERE payment_id = ?1 AND version = ?2 - 1",
+                    params![
+                        payment_id,
+                        version,
+                        Word(state),
+                        processed.amount.minor(),
+                        Word(processed.amount.currency()),
+                        Json(&processed.payment_method),
+                        processed.failure,
+                        processed.reference,
+                    ],
+                )?
+            }
+            PaymentEvent::Refunded(_) => tables.run(
+                "UPDATE payments SET version = ?2, state = ?3 WHERE payment_id = ?1 AND version = ?2 - 1",
+                params![payment_id, version, Word(PaymentState::Refunded)],
+            )?,
+            // A payment that failed stays one that failed.
+            PaymentEvent::Voided(_) => tables.run(
+                "UPDATE payments SET version = ?2 WHERE payment_id = ?1 AND version = ?2 - 1",
+                params![payment_id, version],
+            )?,
+        };
+        Ok(OutOfTurn::unless_changed(rows, event)?)
+    }
+}
+
+fn order_of(event: &PaymentEvent) -> &EntityId {
+    match event {
+        PaymentEvent::Processed(processed) => &processed.order_id,
+        PaymentEvent::Refunded(refunded) => &refunded.order_id,
+        PaymentEvent::Voided(voided) => &voided.order_id,
     }
 }

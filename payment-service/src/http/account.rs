@@ -7,16 +7,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use common::account::AccountEvent;
 use common::money::{Amount, Currency, Money, MoneyError};
-use eventkit::EntityId;
 use eventkit::http::{
     Body, HistoryEntry, IfMatch, MinSequence, OrProblem, Path, Problem, RequestCause, Written,
 };
+use eventkit::{EntityId, Seen};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::Api;
 use crate::account::{AccountCommand, AccountRejection, Ledger};
+use crate::account_list::AccountSummary;
 
 /// A command as a client writes it: `{"type":"Deposit","amount":500.0}`.
 #[derive(Debug)]
@@ -142,11 +143,12 @@ pub(super) async fn show(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Written<AccountBody>, Problem> {
-    api.wait_for(min_sequence).await?;
-    let account = api.accounts.load(&id).await?;
-    let ledger = account.state.ledger().ok_or_else(|| unknown(&id))?;
-    let body = AccountBody::new(ledger, account.version);
-    Ok(Written { status: StatusCode::OK, version: account.version, sequence: account.sequence, body })
+    let wanted = id.clone();
+    let accounts = api.account_list.at(min_sequence).await?;
+    let account = accounts.read(move |tables| AccountSummary::find(tables, &wanted)).await?;
+    let Seen { value: account, sequence } = account.found().ok_or_else(|| unknown(&id))?;
+    let body = AccountBody::new(&account.ledger, account.version);
+    Ok(Written { status: StatusCode::OK, version: account.version, sequence, body })
 }
 
 pub(super) async fn history(
@@ -154,7 +156,7 @@ pub(super) async fn history(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Json<Vec<HistoryEntry<AccountEntry>>>, Problem> {
-    api.wait_for(min_sequence).await?;
+    api.account_list.at(min_sequence).await?;
     let history = api.accounts.history(&id).await?;
     if history.is_empty() {
         return Err(unknown(&id));

@@ -1,16 +1,16 @@
 //! `/payments`: read only; payments follow from orders.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use common::money::{Amount, Currency};
 use common::payment::PaymentMethodKind;
-use eventkit::EntityId;
 use eventkit::http::{MinSequence, Page, PageQuery, Path, Problem, Query, Written};
+use eventkit::{EntityId, Seen};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use crate::payment::{Payment, PaymentState};
+use crate::payment::PaymentState;
+use crate::payment_list::{self, PaymentSummary};
 
 /// A payment as a client sees it.
 #[derive(Debug, Serialize)]
@@ -18,9 +18,8 @@ pub(super) struct PaymentBody {
     /// Under the name that every entity's has, and under the one that events use.
     id: EntityId,
     payment_id: EntityId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order_id: Option<EntityId>,
-    status: &'static str,
+    order_id: EntityId,
+    status: PaymentState,
     /// Absent where nothing was tried.
     #[serde(flatten)]
     tried: Option<Tried>,
@@ -38,29 +37,28 @@ struct Tried {
     reference: Option<String>,
 }
 
-impl PaymentBody {
-    fn new(id: &EntityId, payment: &Payment, version: u64) -> Option<Self> {
-        let status = match payment.state()? {
-            PaymentState::Success => "SUCCESS",
-            PaymentState::Failed => "FAILED",
-            PaymentState::Refunded => "REFUNDED",
-            PaymentState::Voided => "VOIDED",
-        };
-        let tried = payment.processed().map(|processed| Tried {
-            amount: processed.amount.amount(),
-            currency: processed.amount.currency(),
-            payment_method: processed.payment_method.clone(),
-            failure: processed.failure.clone(),
-            reference: processed.reference.clone(),
-        });
-        Some(Self {
-            id: id.clone(),
-            payment_id: id.clone(),
-            order_id: payment.order_id().cloned(),
-            status,
-            tried,
-            version,
-        })
+impl From<PaymentSummary> for PaymentBody {
+    fn from(payment: PaymentSummary) -> Self {
+        Self {
+            id: payment.payment_id.clone(),
+            payment_id: payment.payment_id,
+            order_id: payment.order_id,
+            status: payment.state,
+            tried: payment.tried.map(Tried::from),
+            version: payment.version,
+        }
+    }
+}
+
+impl From<payment_list::Tried> for Tried {
+    fn from(tried: payment_list::Tried) -> Self {
+        Self {
+            amount: tried.amount.amount(),
+            currency: tried.amount.currency(),
+            payment_method: tried.payment_method,
+            failure: tried.failure,
+            reference: tried.reference,
+        }
     }
 }
 
@@ -69,11 +67,12 @@ pub(super) async fn show(
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Written<PaymentBody>, Problem> {
-    api.wait_for(min_sequence).await?;
-    let payment = api.payments.load(&id).await?;
-    let body = PaymentBody::new(&id, &payment.state, payment.version)
-        .ok_or_else(|| Problem::not_found(format!("There is no payment {id}")))?;
-    Ok(Written { status: StatusCode::OK, version: payment.version, sequence: payment.sequence, body })
+    let wanted = id.clone();
+    let payments = api.payment_list.at(min_sequence).await?;
+    let payment = payments.read(move |tables| PaymentSummary::find(tables, &wanted)).await?;
+    let unknown = || Problem::not_found(format!("There is no payment {id}"));
+    let Seen { value: payment, sequence } = payment.found().ok_or_else(unknown)?;
+    Ok(Written { status: StatusCode::OK, version: payment.version, sequence, body: payment.into() })
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,10 +85,8 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
     page: PageQuery,
     min_sequence: MinSequence,
-) -> Result<Json<Page<PaymentBody>>, Problem> {
-    api.wait_for(min_sequence).await?;
-    Ok(Json(api.list.read(|list| {
-        let payments = list.of_order(filter.order_id.as_ref());
-        page.of(payments.filter_map(|(id, summary)| PaymentBody::new(id, &summary.payment, summary.version)))
-    })))
+) -> Result<Seen<Page<PaymentBody>>, Problem> {
+    let payments = api.payment_list.at(min_sequence).await?;
+    let found = payments.read(move |tables| PaymentSummary::list(tables, filter.order_id, page)).await?;
+    Ok(found.map(|page| page.map(PaymentBody::from)))
 }

@@ -13,7 +13,7 @@ use common::order::{
 };
 use common::stock::{StockEvent, StockReserved};
 use eventkit::testing::NatsServer;
-use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, Recorded, View};
+use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use payment_service::account::{Account, AccountCommand};
@@ -24,6 +24,7 @@ use payment_service::http::Api;
 use payment_service::payment::{Payment, PaymentState};
 use payment_service::payment_list::PaymentList;
 use serde_json::Value;
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 pub(crate) fn id(text: &str) -> EntityId {
@@ -48,6 +49,7 @@ pub(crate) fn fresh() -> Cause {
 
 pub(crate) struct Till {
     _server: NatsServer,
+    _dir: TempDir,
     pub(crate) client: async_nats::Client,
     pub(crate) log: EventLog,
     pub(crate) accounts: EventStore<Account>,
@@ -65,15 +67,28 @@ impl Till {
         eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let log = EventLog::new(client.clone(), "/payment-service");
         let (accounts, payments) = (log.store::<Account>(), log.store::<Payment>());
-        let list: View<PaymentList> = View::follow(client.clone());
+        let dir = TempDir::new().unwrap();
+        let payment_list = ReadModel::<PaymentList>::follow(&log, dir.path());
+        let account_list = ReadModel::follow(&log, dir.path());
         let gateway = Arc::new(Bank::default());
         let at: Arc<dyn PaymentGateway> = gateway.clone();
-        let cashier = Cashier::new(log.clone(), accounts.clone(), payments.clone(), list.clone(), at)
+        let cashier = Cashier::new(log.clone(), accounts.clone(), payments.clone(), payment_list.clone(), at)
             .gateway_answers_within(Duration::from_millis(200));
         let adopter = PaymentAdopter::new(log.clone(), payments.clone());
-        let routes = Api::new(accounts.clone(), payments.clone(), list).routes();
+        let routes = Api { accounts: accounts.clone(), account_list, payment_list }.routes();
         let routes = eventkit::http::complete(routes);
-        Self { _server: server, client, log, accounts, payments, gateway, cashier, adopter, routes }
+        Self {
+            _server: server,
+            _dir: dir,
+            client,
+            log,
+            accounts,
+            payments,
+            gateway,
+            cashier,
+            adopter,
+            routes,
+        }
     }
 
     pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
