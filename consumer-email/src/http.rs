@@ -1,22 +1,17 @@
 //! A look at the mails.
 
-use std::time::Duration;
-
+use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
 use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query};
-use eventkit::{EntityId, View};
+use eventkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
 
-use crate::mail_view::{MailSummary, MailView};
-
-/// How long a read waits for the position that it must include.
-const WAIT: Duration = Duration::from_secs(5);
+use crate::mail_list::{MailList, MailSummary};
 
 /// The routes of consumer-email.
-pub fn router(view: View<MailView>) -> Router {
-    Router::new().route("/mails", get(list_mails)).with_state(view)
+pub fn router(mails: ReadModel<MailList>) -> Router {
+    Router::new().route("/mails", get(list_mails)).with_state(mails)
 }
 
 #[derive(Debug, Deserialize)]
@@ -26,11 +21,11 @@ struct MailQuery {
 
 /// The mails about one order, or all; oldest first.
 async fn list_mails(
-    State(view): State<View<MailView>>,
+    State(mails): State<ReadModel<MailList>>,
     Query(query): Query<MailQuery>,
-    MinSequence(wanted): MinSequence,
+    min_sequence: MinSequence,
     page: PageQuery,
-) -> Result<Json<Page<MailSummary>>, Problem> {
-    view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    Ok(Json(view.read(|mails| page.of(mails.mails(query.order_id.as_ref()).into_iter().cloned()))))
+) -> Result<Seen<Page<MailSummary>>, Problem> {
+    let mails = mails.at(min_sequence).await?;
+    Ok(mails.read(move |tables| MailSummary::list(tables, query.order_id, page)).await?)
 }

@@ -7,7 +7,7 @@ use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use consumer_email::eml::EmlFiles;
 use consumer_email::letter::Sender;
-use consumer_email::mail_view::MailView;
+use consumer_email::mail_list::MailList;
 use consumer_email::mailer::Mailer;
 use consumer_email::smtp::{Smtp, SmtpUrl};
 use consumer_email::transport::MailTransport;
@@ -40,8 +40,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let sender = Sender::new(&settings.mail_from)?;
     let mailer = Arc::new(Mailer::new(service.log().clone(), sender, transport));
-    let view = service.view::<MailView>();
-    service.serve(consumer_email::http::router(view));
+    let mails = service.read_model::<MailList>()?;
+    service.serve(consumer_email::http::router(mails));
     service.consume(
         Consumer::new("consumer-email")
             .max_attempts(MAX_ATTEMPTS)

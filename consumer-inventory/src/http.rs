@@ -1,40 +1,35 @@
 //! Goods in, and a look at what is there.
 
-use std::time::Duration;
-
+use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use axum::{Json, Router};
 use eventkit::http::{
     Body, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Written,
 };
-use eventkit::{EntityId, View};
+use eventkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
 
 use crate::stock::{Level, StockRejection};
-use crate::stock_view::{OrderReservation, ProductStock, StockView};
+use crate::stock_list::{OrderReservation, ProductStock, StockList};
 use crate::storekeeper::Storekeeper;
 
 /// The most that one receipt may bring.
 pub const MAX_RECEIPT: u32 = 1_000_000_000;
 
-/// How long a read waits for the position that it must include.
-const WAIT: Duration = Duration::from_secs(5);
-
 /// The routes of consumer-inventory.
-pub fn router(storekeeper: Storekeeper, view: View<StockView>) -> Router {
+pub fn router(storekeeper: Storekeeper, stock: ReadModel<StockList>) -> Router {
     Router::new()
         .route("/stock", get(list_stock))
         .route("/stock/{product_id}", get(show_stock).put(receive_stock))
         .route("/reservations/{order_id}", get(show_reservation))
-        .with_state(Inventory { storekeeper, view })
+        .with_state(Inventory { storekeeper, stock })
 }
 
 #[derive(Clone)]
 struct Inventory {
     storekeeper: Storekeeper,
-    view: View<StockView>,
+    stock: ReadModel<StockList>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,37 +65,35 @@ async fn receive_stock(
 
 async fn list_stock(
     State(inventory): State<Inventory>,
-    MinSequence(wanted): MinSequence,
+    min_sequence: MinSequence,
     page: PageQuery,
-) -> Result<Json<Page<ProductStock>>, Problem> {
-    inventory.view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    Ok(Json(inventory.view.read(|stock| page.of(stock.products()))))
+) -> Result<Seen<Page<ProductStock>>, Problem> {
+    let stock = inventory.stock.at(min_sequence).await?;
+    Ok(stock.read(move |tables| ProductStock::list(tables, page)).await?)
 }
 
 async fn show_stock(
     State(inventory): State<Inventory>,
     Path(product_id): Path<EntityId>,
-    MinSequence(wanted): MinSequence,
-) -> Result<Json<ProductStock>, Problem> {
-    inventory.view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    inventory
-        .view
-        .read(|stock| stock.product(&product_id))
-        .map(Json)
-        .ok_or_else(|| Problem::not_found(format!("no stock of product {product_id} ever came in")))
+    min_sequence: MinSequence,
+) -> Result<Seen<ProductStock>, Problem> {
+    let wanted = product_id.clone();
+    let stock = inventory.stock.at(min_sequence).await?;
+    let product = stock.read(move |tables| ProductStock::find(tables, &wanted)).await?;
+    let unknown = || Problem::not_found(format!("no stock of product {product_id} ever came in"));
+    product.found().ok_or_else(unknown)
 }
 
 async fn show_reservation(
     State(inventory): State<Inventory>,
     Path(order_id): Path<EntityId>,
-    MinSequence(wanted): MinSequence,
-) -> Result<Json<OrderReservation>, Problem> {
-    inventory.view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    inventory
-        .view
-        .read(|stock| stock.reservation(&order_id))
-        .map(Json)
-        .ok_or_else(|| Problem::not_found(format!("nothing was reserved or refused for order {order_id}")))
+    min_sequence: MinSequence,
+) -> Result<Seen<OrderReservation>, Problem> {
+    let wanted = order_id.clone();
+    let stock = inventory.stock.at(min_sequence).await?;
+    let reservation = stock.read(move |tables| OrderReservation::find(tables, &wanted)).await?;
+    let unknown = || Problem::not_found(format!("nothing was reserved or refused for order {order_id}"));
+    reservation.found().ok_or_else(unknown)
 }
 
 fn refused(refusal: &StockRejection) -> Problem {

@@ -1,7 +1,7 @@
 //! Reserves, releases and ships stock: [`stock`] has the rules, [`storekeeper`] applies them to what orders do,
-//! [`stock_view`] is what readers see, [`http`] lets goods in and readers look. `main.rs` wires them.
+//! [`stock_list`] is what readers see, [`http`] lets goods in and readers look. `main.rs` wires them.
 
 pub mod http;
 pub mod stock;
-pub mod stock_view;
+pub mod stock_list;
 pub mod storekeeper;

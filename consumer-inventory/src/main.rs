@@ -1,7 +1,7 @@
 //! Reserves stock for orders that are placed, gives it back when they are cancelled, sends it out when they ship.
 
 use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
-use consumer_inventory::stock_view::StockView;
+use consumer_inventory::stock_list::StockList;
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::{Consumer, NoSettings, Service};
 
@@ -10,8 +10,8 @@ async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8083);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let storekeeper = Storekeeper::new(service.log().store())?;
-    let view = service.view::<StockView>();
-    service.serve(consumer_inventory::http::router(storekeeper.clone(), view));
+    let stock = service.read_model::<StockList>()?;
+    service.serve(consumer_inventory::http::router(storekeeper.clone(), stock));
     service.consume(
         Consumer::new("consumer-inventory")
             .on::<OrderPlaced>(storekeeper.clone())

@@ -4,9 +4,10 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use consumer_email::http::router;
 use eventkit::testing::NatsServer;
-use eventkit::{Handler, View};
+use eventkit::{Handler, ReadModel};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 use crate::smtp_server::SmtpServer;
@@ -21,9 +22,9 @@ async fn mails_are_listed_by_order() {
         let placed = happens::<AnyOrder, _>(&log, order(order_id)).await;
         mailer.handle(placed).await.unwrap();
     }
-    let view = View::follow(log.client().clone());
-    view.caught_up().await;
-    let routes = eventkit::http::complete(router(view));
+    let dir = TempDir::new().unwrap();
+    let mails = ReadModel::follow(&log, dir.path());
+    let routes = eventkit::http::complete(router(mails));
     let get = async |path: &str| {
         let answer = routes.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
         let status = answer.status();

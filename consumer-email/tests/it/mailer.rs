@@ -7,11 +7,13 @@ use std::time::Duration;
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::{PaymentProcessed, PaymentStatus};
 use consumer_email::letter::Letter;
-use consumer_email::mail_view::{MailStatus, MailView};
+use consumer_email::mail_list::{MailList, MailStatus, MailSummary};
 use consumer_email::smtp::Smtp;
 use consumer_email::transport::{MailTransport, Sending};
+use eventkit::http::{MinSequence, PageQuery};
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Consumer, Handler, HandlerError, View};
+use eventkit::{Consumer, Handler, HandlerError, ReadModel};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::smtp_server::{Answer, SmtpServer};
@@ -19,11 +21,19 @@ use crate::{AnyOrder, AnyPayment, cancelled, confirmed, happens, log, mailer, or
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// Every mail that is listed.
+async fn listed(mails: &ReadModel<MailList>) -> Vec<MailSummary> {
+    let mails = mails.at(MinSequence(None)).await.unwrap();
+    let all = PageQuery { page: 1, per_page: 100 };
+    mails.read(move |tables| MailSummary::list(tables, None, all)).await.unwrap().value.items
+}
+
 #[tokio::test]
 async fn every_news_of_an_order_is_one_mail() {
     let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
     let log = log(&nats).await;
-    let view = View::<MailView>::follow(log.client().clone());
+    let dir = TempDir::new().unwrap();
+    let mails = ReadModel::follow(&log, dir.path());
     let mailer = Arc::new(mailer(&log, smtp.transport()));
     let consumer = Consumer::new("consumer-email")
         .on::<OrderPlaced>(Arc::clone(&mailer))
@@ -42,17 +52,19 @@ async fn every_news_of_an_order_is_one_mail() {
     happens::<AnyPayment, _>(&log, payment("o-2", PaymentStatus::Failed)).await;
     happens::<AnyOrder, _>(&log, cancelled("o-2")).await;
 
-    let sent =
-        |view: &MailView| view.mails(None).iter().filter(|mail| mail.status == MailStatus::Sent).count();
-    eventually(SOON, async || (view.read(sent) == 6).then_some(())).await;
+    eventually(SOON, async || {
+        let mails = listed(&mails).await;
+        let sent = mails.iter().filter(|mail| mail.status == MailStatus::Sent);
+        (sent.count() == 6).then_some(())
+    })
+    .await;
     stop.cancel();
     running.await.unwrap().unwrap();
     let received = smtp.received();
     assert_eq!(received.len(), 6);
     assert!(received.iter().all(|mail| mail.to == ["alice@example.org"]));
     let ids: HashSet<_> = received.iter().map(|mail| mail.header("Message-ID").unwrap().to_owned()).collect();
-    let recorded: HashSet<_> =
-        view.read(|mails| mails.mails(None).iter().map(|mail| mail.message_id.clone()).collect());
+    let recorded: HashSet<_> = listed(&mails).await.into_iter().map(|mail| mail.message_id).collect();
     assert_eq!(ids, recorded);
     assert_eq!(ids.len(), 6);
 }
@@ -172,13 +184,10 @@ async fn a_crash_between_sending_and_recording_leaves_one_mail_by_its_id() {
     let received = smtp.received();
     assert_eq!(received.len(), 2, "once before the crash, once after it, never again");
     assert_eq!(received[0].header("Message-ID"), received[1].header("Message-ID"));
-    let view = View::<MailView>::follow(log.client().clone());
-    view.caught_up().await;
-    view.read(|mails| {
-        let mails = mails.mails(None);
-        assert_eq!(mails.len(), 1, "one mail, recorded before it was sent");
-        assert_eq!(mails[0].status, MailStatus::Sent);
-    });
+    let dir = TempDir::new().unwrap();
+    let mails = listed(&ReadModel::follow(&log, dir.path())).await;
+    assert_eq!(mails.len(), 1, "one mail, recorded before it was sent");
+    assert_eq!(mails[0].status, MailStatus::Sent);
 }
 
 #[tokio::test]

@@ -6,13 +6,15 @@ use axum::http::{Request, StatusCode};
 use consumer_inventory::http::router;
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::testing::NatsServer;
-use eventkit::{EventLog, View};
+use eventkit::{EventLog, ReadModel};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 struct Shop {
     _server: NatsServer,
+    _dir: TempDir,
     routes: Router,
 }
 
@@ -21,9 +23,11 @@ impl Shop {
         let server = NatsServer::start().await;
         let client = server.client().await;
         eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-        let log = EventLog::new(client.clone(), "/consumer-inventory");
-        let routes = router(Storekeeper::new(log.store()).unwrap(), View::follow(client));
-        Self { _server: server, routes: eventkit::http::complete(routes) }
+        let log = EventLog::new(client, "/consumer-inventory");
+        let dir = TempDir::new().unwrap();
+        let stock = ReadModel::follow(&log, dir.path());
+        let routes = router(Storekeeper::new(log.store()).unwrap(), stock);
+        Self { _server: server, _dir: dir, routes: eventkit::http::complete(routes) }
     }
 
     async fn ask(&self, request: Request<Body>) -> (StatusCode, Option<u64>, Value) {

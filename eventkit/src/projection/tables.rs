@@ -6,7 +6,7 @@ use crate::http::{Page, PageQuery};
 
 /// The tables of a read model, within one transaction: whoever reads sees one moment. Statements are prepared once for
 /// each text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Tables<'a>(&'a Connection);
 
 impl<'a> Tables<'a> {
