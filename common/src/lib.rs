@@ -16,7 +16,7 @@ pub mod user;
 use eventkit::{Catalog, events};
 
 use account::{AccountOpened, MoneyDeposited, MoneyWithdrawn};
-use mail::{MailAttempted, MailSent};
+use mail::{MailAttempted, MailSent, MailSkipped};
 use order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use payment::{PaymentProcessed, PaymentRefunded, PaymentVoided};
 use stock::{StockReceived, StockRejected, StockReleased, StockReserved, StockShipped};
@@ -45,6 +45,7 @@ events! {
         MoneyWithdrawn(MoneyWithdrawn),
         MailAttempted(MailAttempted),
         MailSent(MailSent),
+        MailSkipped(MailSkipped),
     }
 }
 
@@ -71,4 +72,5 @@ pub fn catalog() -> Catalog {
         .with::<MoneyWithdrawn>()
         .with::<MailAttempted>()
         .with::<MailSent>()
+        .with::<MailSkipped>()
 }

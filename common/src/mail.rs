@@ -49,6 +49,30 @@ impl Event for MailSent {
     }
 }
 
+/// An order's mails have nowhere to go: its address is none. Recorded once, for the mail that would have been its first;
+/// no other is attempted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MailSkipped {
+    /// The mail that is not sent.
+    pub mail_id: EntityId,
+    /// The order that it is about.
+    pub order_id: EntityId,
+    /// What it would have said.
+    pub kind: MailKind,
+    /// The address, as far as it can be shown.
+    pub to: String,
+    /// What is wrong with it, for people.
+    pub reason: String,
+}
+
+impl Event for MailSkipped {
+    const TYPE: &'static str = "mail.skipped";
+
+    fn entity_id(&self) -> &EntityId {
+        &self.mail_id
+    }
+}
+
 /// What a mail says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,5 +94,6 @@ eventkit::events! {
     pub enum MailEvent {
         Attempted(MailAttempted),
         Sent(MailSent),
+        Skipped(MailSkipped),
     }
 }

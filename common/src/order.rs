@@ -16,7 +16,7 @@ pub struct OrderPlaced {
     pub order_id: EntityId,
     /// Who ordered: a user, or a guest's id at another producer.
     pub customer_id: EntityId,
-    /// Where mails about the order go; none are sent without it.
+    /// Where mails about the order go; none are sent without it, nor if it is no address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_email: Option<String>,
     /// What was ordered.

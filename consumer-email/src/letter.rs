@@ -88,17 +88,16 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// Writes the mail that tells the customer of `order`, at the address `to`, the `news`. Fails if the address is none,
-    /// or if the order's amounts make no sense; trying again does not help.
+    /// Writes the mail that tells the customer of `order`, at the address `to`, the `news`. Fails if the order's amounts
+    /// make no sense; trying again does not help.
     pub fn compose(
         sender: &Sender,
-        to: &str,
+        to: Address,
         mail_id: &EntityId,
         message_id: &str,
         order: &OrderPlaced,
         news: News<'_>,
     ) -> anyhow::Result<Self> {
-        let to: Address = to.parse().with_context(|| format!("{to:?} is not a mail address"))?;
         let headline = news.headline();
         let order_id = &order.order_id;
         let lines = order.items.iter().take(MAX_LINES).map(Line::of).collect::<anyhow::Result<Vec<_>>>()?;
@@ -177,7 +176,7 @@ struct Html<'a> {
 const MAX_CHARS: usize = 120;
 
 /// Keeps a text that somebody else wrote on one line, and short: control characters become spaces.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let mut line: String =
         text.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(MAX_CHARS).is_some() {

@@ -1,7 +1,7 @@
-//! The rules of one mail: an attempt is recorded before it is sent, and a mail that was sent is never sent again.
+//! The rules of one mail: an attempt is recorded before it is sent, and a mail that was sent is never sent again. One
+//! that has nowhere to go is skipped, for good.
 
-use common::mail::MailEvent;
-use common::mail::{MailAttempted, MailKind, MailSent};
+use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
 use eventkit::{Aggregate, EntityId};
 
 /// One mail, known by an id that is derived from the event it tells about.
@@ -14,6 +14,8 @@ pub enum Mail {
     Attempted,
     /// The transport took it.
     Sent,
+    /// It had nowhere to go.
+    Skipped,
 }
 
 /// What a mail is: the same each time it is attempted.
@@ -38,6 +40,8 @@ pub enum MailCommand {
     Attempt(MailFacts),
     /// The transport took it.
     MarkSent(MailFacts),
+    /// It has nowhere to go.
+    Skip(MailSkipped),
 }
 
 /// Why a mail says no.
@@ -64,9 +68,11 @@ impl Aggregate for Mail {
                 let MailFacts { mail_id, order_id, kind, to, message_id } = facts.clone();
                 Ok(vec![MailSent { mail_id, order_id, kind, to, message_id }.into()])
             }
-            (Self::Attempted | Self::Sent, MailCommand::Attempt(_))
-            | (Self::Sent, MailCommand::MarkSent(_)) => Ok(vec![]),
-            (Self::Unsent, MailCommand::MarkSent(_)) => Err(MailRejection::NeverAttempted),
+            (Self::Unsent, MailCommand::Skip(skipped)) => Ok(vec![skipped.clone().into()]),
+            (Self::Unsent | Self::Skipped, MailCommand::MarkSent(_)) => Err(MailRejection::NeverAttempted),
+            (Self::Sent, MailCommand::MarkSent(_)) | (_, MailCommand::Attempt(_) | MailCommand::Skip(_)) => {
+                Ok(vec![])
+            }
         }
     }
 
@@ -74,6 +80,7 @@ impl Aggregate for Mail {
         *self = match event {
             MailEvent::Attempted(_) => Self::Attempted,
             MailEvent::Sent(_) => Self::Sent,
+            MailEvent::Skipped(_) => Self::Skipped,
         };
     }
 }

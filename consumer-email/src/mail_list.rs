@@ -1,4 +1,4 @@
-//! What readers see of mails: which were tried, which went out.
+//! What readers see of mails: which were tried, which went out, which had nowhere to go.
 
 use chrono::{DateTime, Utc};
 use common::mail::{MailEvent, MailKind};
@@ -22,14 +22,16 @@ pub struct MailSummary {
     pub kind: MailKind,
     /// To whom.
     pub to: String,
-    /// Its `Message-ID`.
-    pub message_id: String,
+    /// Its `Message-ID`; none if it was skipped.
+    pub message_id: Option<String>,
     /// Whether it went out.
     pub status: MailStatus,
-    /// When it was first tried.
+    /// When it was first tried, or skipped.
     pub attempted_at: DateTime<Utc>,
     /// When it went out.
     pub sent_at: Option<DateTime<Utc>>,
+    /// Why it was skipped.
+    pub reason: Option<String>,
 }
 
 /// Whether a mail went out.
@@ -40,6 +42,8 @@ pub enum MailStatus {
     Attempted,
     /// The mail server took it.
     Sent,
+    /// It had nowhere to go, and neither has any other mail about its order.
+    Skipped,
 }
 
 impl MailSummary {
@@ -50,7 +54,7 @@ impl MailSummary {
         page: PageQuery,
     ) -> rusqlite::Result<Page<Self>> {
         let list = List {
-            columns: "mail_id, order_id, kind, recipient, message_id, status, attempted_at, sent_at",
+            columns: "mail_id, order_id, kind, recipient, message_id, status, attempted_at, sent_at, reason",
             from: "mails",
             matching: Conditions::default().equal("order_id", order_id),
             order_by: "place",
@@ -68,6 +72,7 @@ impl MailSummary {
             status: row.get::<_, Word<_>>("status")?.0,
             attempted_at: row.get::<_, Word<_>>("attempted_at")?.0,
             sent_at: row.get::<_, Option<Word<_>>>("sent_at")?.map(|Word(at)| at),
+            reason: row.get("reason")?,
         })
     }
 }
@@ -82,10 +87,11 @@ impl Projection for MailList {
             order_id TEXT NOT NULL,
             kind TEXT NOT NULL,
             recipient TEXT NOT NULL,
-            message_id TEXT NOT NULL,
+            message_id TEXT,
             status TEXT NOT NULL,
             attempted_at TEXT NOT NULL,
-            sent_at TEXT
+            sent_at TEXT,
+            reason TEXT
         );
         CREATE INDEX mails_of_order ON mails (order_id);
     ";
@@ -95,7 +101,7 @@ impl Projection for MailList {
         let (version, time) = (event.version, Word(event.meta.time));
         let rows = match &event.event {
             MailEvent::Attempted(mail) => tables.run(
-                "INSERT INTO mails SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL WHERE ?3 = 1",
+                "INSERT INTO mails SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, NULL WHERE ?3 = 1",
                 params![
                     event.sequence,
                     mail.mail_id,
@@ -111,6 +117,20 @@ impl Projection for MailList {
             MailEvent::Sent(mail) => tables.run(
                 "UPDATE mails SET version = ?2, status = ?3, sent_at = ?4 WHERE mail_id = ?1 AND version = ?2 - 1",
                 params![mail.mail_id, version, Word(MailStatus::Sent), time],
+            )?,
+            MailEvent::Skipped(mail) => tables.run(
+                "INSERT INTO mails SELECT ?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7, ?8, NULL, ?9 WHERE ?3 = 1",
+                params![
+                    event.sequence,
+                    mail.mail_id,
+                    version,
+                    mail.order_id,
+                    Word(mail.kind),
+                    mail.to,
+                    Word(MailStatus::Skipped),
+                    time,
+                    mail.reason,
+                ],
             )?,
         };
         Ok(OutOfTurn::unless_changed(rows, event)?)

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use common::mail::{MailKind, MailSkipped};
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::{PaymentProcessed, PaymentStatus};
 use eventkit::{
     Cause, EntityId, EventLog, EventStore, Handler, HandlerError, HandlerResult, OrReject, Recorded,
 };
+use lettre::Address;
+use tracing::warn;
 
-use crate::letter::{Letter, News, Sender};
+use crate::letter::{Letter, News, Sender, one_line};
 use crate::mail::{Mail, MailCommand, MailFacts};
 use crate::transport::{MailTransport, SendError};
 
@@ -18,6 +21,9 @@ use crate::transport::{MailTransport, SendError};
 /// A mail is sent once, as far as SMTP allows: an attempt is recorded before sending and the success after it, and both
 /// are keyed by the event that the mail tells about. What remains is a crash between the server's answer and the record:
 /// then the mail goes out again, under the same `Message-ID`, by which mail programs tell it is the same.
+///
+/// An order without an address gets no mails. One whose address is none gets none either, which is recorded once, with
+/// the news that it was placed: it is one fault, so it is one record and not a dead letter for each piece of news.
 pub struct Mailer {
     log: EventLog,
     mails: EventStore<Mail>,
@@ -49,11 +55,21 @@ impl Mailer {
         };
         let kind = news.kind();
         let mail_id = EntityId::new(cause.derive("mail").as_str()).or_reject()?;
+        let address: Address = match to.parse() {
+            Ok(address) => address,
+            Err(_) if kind != MailKind::OrderPlaced => return Ok(()), // recorded when it was placed
+            Err(flaw) => {
+                let (order_id, to) = (order.order_id.clone(), one_line(to));
+                let skipped = MailSkipped { mail_id, order_id, kind, to, reason: flaw.to_string() };
+                return self.skip(skipped, cause).await;
+            }
+        };
         let message_id = self.sender.message_id(&mail_id);
-        let letter = Letter::compose(&self.sender, to, &mail_id, &message_id, order, news).or_reject()?;
+        let letter =
+            Letter::compose(&self.sender, address, &mail_id, &message_id, order, news).or_reject()?;
         let facts = MailFacts { mail_id, order_id: order.order_id.clone(), kind, to: to.clone(), message_id };
 
-        if self.attempt(&facts, cause).await? == Mail::Sent {
+        if matches!(self.attempt(&facts, cause).await?, Mail::Sent | Mail::Skipped) {
             return Ok(()); // by an earlier delivery of the same event
         }
         match self.transport.send(&letter).await {
@@ -62,6 +78,16 @@ impl Mailer {
             Err(failure @ SendError::Unavailable(_)) => Err(failure)?,
         }
         self.mark_sent(facts, cause).await
+    }
+
+    async fn skip(&self, skipped: MailSkipped, cause: &Cause) -> HandlerResult {
+        warn!(order.id = %skipped.order_id, reason = skipped.reason, "an order's address is none; it gets no mails");
+        let mail_id = skipped.mail_id.clone();
+        self.mails
+            .execute(&mail_id, &MailCommand::Skip(skipped), cause)
+            .await
+            .context("recording that an order gets no mails")?;
+        Ok(())
     }
 
     /// Records that it is about to be sent, and says where the mail stands now.

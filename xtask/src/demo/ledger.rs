@@ -107,9 +107,9 @@ pub struct ListedMail {
     pub kind: MailKind,
     /// To whom.
     pub to: String,
-    /// Its `Message-ID`.
-    pub message_id: String,
-    /// `attempted` or `sent`.
+    /// Its `Message-ID`; none if it was skipped.
+    pub message_id: Option<String>,
+    /// `attempted`, `sent` or `skipped`.
     pub status: String,
 }
 

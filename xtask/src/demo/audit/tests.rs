@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta};
 use common::account::{AccountOpened, MoneyDeposited, MoneyWithdrawn};
-use common::mail::{MailAttempted, MailKind, MailSent};
+use common::mail::{MailAttempted, MailKind, MailSent, MailSkipped};
 use common::money::{Currency, Money};
 use common::order::{CancelReason, CardToken, OrderItem, PaymentMethod};
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
@@ -68,7 +68,26 @@ impl Ledger {
         let (mail_id, order_id, to, message_id) = facts;
         let subject = format!("News ({order})");
         self.delivered.push(DeliveredMail { message_id: message_id.clone(), to: to.clone(), subject });
-        self.mails.push(ListedMail { mail_id, order_id, kind, to, message_id, status });
+        self.mails.push(ListedMail { mail_id, order_id, kind, to, message_id: Some(message_id), status });
+    }
+
+    /// The customer is told nothing, for want of an address: each of its mails was skipped.
+    fn skip_mails_of(&mut self, order: &str) {
+        for logged in &mut self.log {
+            let Content::Event(Recorded { event, meta, .. }) = &mut logged.content else { continue };
+            if let ShopEvent::MailAttempted(MailAttempted { mail_id, order_id, kind, to, .. }) = event.clone()
+                && order_id.as_str() == order
+            {
+                logged.subject = format!("mail.skipped.{mail_id}.1");
+                meta.event_type = "mail.skipped".to_owned();
+                *event = MailSkipped { mail_id, order_id, kind, to, reason: "no domain".to_owned() }.into();
+            }
+        }
+        let of_order =
+            |event: &ShopEvent| matches!(event, ShopEvent::MailSent(mail) if mail.order_id.as_str() == order);
+        self.log.retain(|logged| !matches!(&logged.content, Content::Event(event) if of_order(&event.event)));
+        self.mails.retain(|mail| mail.order_id.as_str() != order);
+        self.delivered.retain(|mail| !mail.subject.contains(order));
     }
 
     fn place(&mut self, order: &str, price: i64, payment_method: PaymentMethod, ending: Ending) -> EventId {
@@ -326,6 +345,7 @@ fn a_mail_that_is_missing_or_sent_twice_is_found() {
     });
     finds("mails", "a mail arrived that nobody sent", |shop| shop.delivered[0].message_id = "<x>".to_owned());
     finds("mails", "listed as sent 0 times", |shop| shop.mails[0].status = "attempted".to_owned());
+    finds("mails", "about order o-1 to a@example.com was never sent", |shop| shop.skip_mails_of("o-1"));
     finds("mails", "arrived as", |shop| shop.delivered[0].to = "b@example.com".to_owned());
 }
 
@@ -366,5 +386,8 @@ fn what_was_there_before_is_no_business_of_this_run() {
     let class = FailureClass::Exhausted;
     ledger.listed_letters.push(ListedLetter { id, consumer, class, error, sequence: 1, dlq_sequence: 1 });
     ledger.before.dead_letters = 1;
+    ledger.skip_mails_of("o-1");
+    ledger.before.log = u64::MAX;
+    ledger.traffic.received.clear();
     assert_eq!(found(&ledger), []);
 }
