@@ -18,5 +18,6 @@ async fn main() -> anyhow::Result<()> {
             .on::<OrderCancelled>(storekeeper.clone())
             .on::<OrderShipped>(storekeeper),
     );
+    service.query("stock.get", "/stock");
     service.run().await
 }

@@ -4,6 +4,8 @@ It publishes an order in the flat first-generation form and another as a CloudEv
 poison message, and watches: both orders must be confirmed, the poison must come out as a dead letter, and everything that
 the shop says about orders must be a CloudEvent. Ends with status 0 and a line of JSON, or with what was not so.
 
+It also asks over NATS: the services must be discoverable, and must answer as they do over HTTP.
+
     outsider.py NATS_URL ORDER_SERVICE_URL RUN
 """
 
@@ -88,6 +90,23 @@ def check_cloud_event(message):
         sys.exit(f"{message.subject} has the headers {message.headers}")
 
 
+async def check_queries(client, order_id):
+    """Fails unless `order.get` and `stock.get` answer, refuse what is unknown, and are NATS services."""
+    for subject, body in (("order.get", {"id": order_id}), ("stock.get", {"id": "lamp"})):
+        answer = await client.request(subject, json.dumps(body).encode(), timeout=5)
+        if body["id"] not in json.loads(answer.data).values() or "Nats-Service-Error" in (answer.headers or {}):
+            sys.exit(f"{subject} {body} is answered {answer.data!r}, {answer.headers}")
+    answer = await client.request("order.get", b'{"id":"nothing"}', timeout=5)
+    if answer.headers["Nats-Service-Error-Code"] != "404" or json.loads(answer.data)["status"] != 404:
+        sys.exit(f"an unknown order is answered {answer.data!r}, {answer.headers}")
+    wanted = {"order-service": {"order.get", "user.get"}, "payment-service": {"account.get"}}
+    wanted |= {"consumer-inventory": {"stock.get"}}
+    for service, subjects in wanted.items():
+        info = json.loads((await client.request(f"$SRV.INFO.{service}", b"", timeout=5)).data)
+        if {endpoint["subject"] for endpoint in info["endpoints"]} != subjects:
+            sys.exit(f"{service} says of itself {info}")
+
+
 async def main(nats_url, order_service, run):
     client = await nats.connect(nats_url)
     about_orders, dead_letters = [], []
@@ -132,6 +151,8 @@ async def main(nats_url, order_service, run):
             return {f"order.placed.{order_id}.1", f"order.confirmed.{order_id}.2"} <= {m.subject for m in about_orders}
 
         await until(f"a subscriber of order.> hears of {order_id}", heard)
+
+    await check_queries(client, one)
 
     async def dead():
         return [message for message in dead_letters if message.data == poison]

@@ -6,6 +6,7 @@
 
 mod config;
 mod connect;
+mod query;
 mod server;
 mod tasks;
 mod telemetry;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::config::{Command, CommandLine, CommonSettings};
+use self::query::Query;
 use self::server::HttpServer;
 use self::tasks::Tasks;
 use crate::health::Health;
@@ -72,13 +74,14 @@ pub struct Service {
     health: Health,
     http: HttpServer,
     routes: Router,
+    queries: Vec<Query>,
     /// Cancelled when the service is to stop.
     stop: CancellationToken,
     /// Cancelled by the connection when it is closed for good.
     closed: CancellationToken,
     /// Started by [`Service::run`], when everything is wired.
     consumers: Vec<Consumer>,
-    /// What finishes its work when told to stop: consumers, the HTTP server.
+    /// What finishes its work when told to stop: consumers, the HTTP server, queries.
     working: Tasks,
     /// What may be dropped at any moment: read models, tasks of the service's own.
     background: Tasks,
@@ -133,7 +136,8 @@ impl Service {
             signal = next(&mut signals) => bail!("{signal} before the start was complete"),
         };
         let log = EventLog::new(client, format!("/{}", info.name));
-        let (routes, consumers, background) = (Router::new(), Vec::new(), Tasks::default());
+        let (routes, queries, consumers) = (Router::new(), Vec::new(), Vec::new());
+        let background = Tasks::default();
         Ok(Self {
             info,
             settings,
@@ -141,6 +145,7 @@ impl Service {
             health,
             http,
             routes,
+            queries,
             stop,
             closed,
             consumers,
@@ -231,10 +236,23 @@ impl Service {
         self.routes = std::mem::take(&mut self.routes).merge(routes);
     }
 
+    /// Answers `{"id": …}` on a NATS subject, such as `order.get`, with what `GET <collection>/<id>` answers; perhaps with a
+    /// `min_sequence` beside the id. A problem is answered with the headers of the NATS services API, `Nats-Service-Error`
+    /// and `Nats-Service-Error-Code`, and the problem as its body. Replicas share the requests. The subject must not be one
+    /// of the stream's, or the server would answer too.
+    pub fn query(&mut self, subject: &'static str, collection: &'static str) {
+        self.queries.push(Query { subject, collection });
+    }
+
     /// Runs until SIGINT or SIGTERM, or until a task ends that should not; then lets what runs finish, within the
     /// shutdown deadline. An error if anything ended by itself, panicked or had to be cut off.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        self.http.open(std::mem::take(&mut self.routes));
+        let open = self.http.open(std::mem::take(&mut self.routes));
+        let queries = std::mem::take(&mut self.queries);
+        if !queries.is_empty() {
+            let (client, stop) = (self.client().clone(), self.stop.clone());
+            self.working.spawn("queries", query::serve(client, self.info, queries, open, stop));
+        }
         for consumer in std::mem::take(&mut self.consumers) {
             let name = format!("consumer {}", consumer.name());
             self.working.spawn(name, consumer.run(self.client().clone(), self.stop.clone()));

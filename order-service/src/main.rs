@@ -41,5 +41,7 @@ async fn main() -> anyhow::Result<()> {
     let adopter = OrderAdopter::new(orders.clone());
     service.consume(order_service::consumer(saga, adopter));
     service.serve(Api { users, orders, user_list, order_list }.routes());
+    service.query("order.get", "/orders");
+    service.query("user.get", "/users");
     service.run().await
 }

@@ -21,5 +21,6 @@ async fn main() -> anyhow::Result<()> {
     let adopter = PaymentAdopter::new(log, payments.clone());
     service.consume(payment_service::consumer(cashier, adopter));
     service.serve(Api { accounts, account_list, payment_list }.routes());
+    service.query("account.get", "/accounts");
     service.run().await
 }

@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::info;
@@ -97,15 +98,16 @@ impl HttpServer {
         self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(caught_up));
     }
 
-    /// Lets the service's routes answer, as soon as their read models have caught up.
-    pub(crate) fn open(&self, routes: Router) {
+    /// Lets the service's routes answer, as soon as their read models have caught up; returns them then.
+    pub(crate) fn open(&self, routes: Router) -> JoinHandle<Router> {
         let waiting = std::mem::take(&mut *self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let (site, routes) = (self.site.clone(), http::complete(routes));
         tokio::spawn(async move {
             futures::future::join_all(waiting).await;
-            let _again = site.routes.set(routes);
+            let _again = site.routes.set(routes.clone());
             site.check.set_ready(true, "serving");
-        });
+            routes
+        })
     }
 }
 

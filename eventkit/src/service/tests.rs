@@ -5,16 +5,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
+use async_nats::client::RequestErrorKind;
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Parser;
+use futures::StreamExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::http::{MinSequence, Path, Problem, Written};
 use crate::testing::{NatsServer, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -244,4 +250,149 @@ async fn the_data_directory_is_created_when_it_is_asked_for() {
     assert!(!wanted.exists());
     assert_eq!(service.data_dir().unwrap(), wanted);
     assert!(wanted.is_dir());
+}
+
+/// A clock, unless it is called `none`; shows what the query passed on.
+async fn clock(
+    Path(id): Path<crate::EntityId>,
+    MinSequence(wanted): MinSequence,
+) -> Result<Written<Value>, Problem> {
+    if id.as_str() == "none" {
+        return Err(Problem::not_found("There is no clock none"));
+    }
+    let (status, sequence) = (StatusCode::OK, wanted.unwrap_or(1));
+    Ok(Written { status, version: 3, sequence, body: json!({ "id": id }) })
+}
+
+fn clocks(service: &mut Service) {
+    service.serve(Router::new().route("/clocks/{id}", get(clock)));
+    service.query("clock.get", "/clocks");
+}
+
+/// The reply, as soon as somebody answers at all.
+async fn ask(client: &Client, subject: &str, body: &str) -> Message {
+    let body = body.to_owned();
+    eventually(PATIENCE, || async { client.request(subject.to_owned(), body.clone().into()).await.ok() })
+        .await
+}
+
+fn read(message: &Message) -> Value {
+    serde_json::from_slice(&message.payload).unwrap()
+}
+
+#[tokio::test]
+async fn a_query_is_answered_as_its_route_is() {
+    let nats = NatsServer::start().await;
+    let _toy = Running::start(&nats, clocks).await;
+    let client = nats.client().await;
+    let header = |message: &Message, name: &str| {
+        message.headers.as_ref().and_then(|headers| Some(headers.get(name)?.to_string()))
+    };
+
+    let found = ask(&client, "clock.get", r#"{"id":"c-1","min_sequence":17}"#).await;
+    assert_eq!(read(&found), json!({"id": "c-1"}));
+    assert_eq!(header(&found, "etag").as_deref(), Some("\"3\""));
+    assert_eq!(header(&found, "event-sequence").as_deref(), Some("17"));
+    assert_eq!(header(&found, "Nats-Service-Error"), None);
+
+    let unknown = ask(&client, "clock.get", r#"{"id":"none"}"#).await;
+    assert_eq!(header(&unknown, "Nats-Service-Error-Code").as_deref(), Some("404"));
+    assert_eq!(header(&unknown, "Nats-Service-Error").as_deref(), Some("Not found"));
+    assert_eq!(header(&unknown, "content-type").as_deref(), Some("application/problem+json"));
+    assert_eq!(read(&unknown)["detail"], "There is no clock none");
+
+    let nonsense =
+        ["", "c-1", "{}", r#"["c-1"]"#, r#"{"id":"a/b"}"#, r#"{"id":"a?x=1"}"#, r#"{"id":"c-1","x":1}"#];
+    for body in nonsense {
+        let refused = ask(&client, "clock.get", body).await;
+        assert_eq!(header(&refused, "Nats-Service-Error-Code").as_deref(), Some("400"), "{body}");
+        assert_eq!(read(&refused)["type"], "urn:problem:bad-request");
+    }
+
+    let info = read(&ask(&client, "$SRV.INFO.toy", "").await);
+    assert_eq!((&info["name"], &info["version"]), (&json!("toy"), &json!("1.2.3")));
+    let [endpoint] = &info["endpoints"].as_array().unwrap()[..] else { panic!("{info}") };
+    assert_eq!(endpoint["subject"], "clock.get");
+    assert_eq!(endpoint["metadata"]["response"], "the body of GET /clocks/{id}");
+    let schema: Value = serde_json::from_str(endpoint["metadata"]["request"].as_str().unwrap()).unwrap();
+    assert_eq!(schema["required"], json!(["id"]));
+
+    // A request is counted after its answer has left.
+    eventually(PATIENCE, || async {
+        let stats = read(&ask(&client, "$SRV.STATS.toy", "").await);
+        let counted = json!([stats["endpoints"][0]["num_requests"], stats["endpoints"][0]["num_errors"]]);
+        (counted == json!([2 + nonsense.len(), 1 + nonsense.len()])).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_share_queries_and_none_is_answered_twice() {
+    let nats = NatsServer::start().await;
+    let client = nats.client().await;
+    let _toys = [Running::start(&nats, clocks).await, Running::start(&nats, clocks).await];
+    /// What every replica says.
+    async fn all(client: &Client, replicas: usize) -> Vec<Value> {
+        eventually(PATIENCE, || async {
+            let inbox = client.new_inbox();
+            let mut replies = client.subscribe(inbox.clone()).await.unwrap();
+            client.publish_with_reply("$SRV.STATS.toy", inbox, "".into()).await.unwrap();
+            let replies = async {
+                let mut stats = vec![];
+                while stats.len() < replicas {
+                    stats.push(read(&replies.next().await.unwrap()));
+                }
+                stats
+            };
+            let stats = tokio::time::timeout(Duration::from_millis(500), replies).await.ok()?;
+            stats.iter().all(|stats| !stats["endpoints"].as_array().unwrap().is_empty()).then_some(stats)
+        })
+        .await
+    }
+    let count = |stats: Vec<Value>| -> u64 {
+        stats.iter().map(|stats| stats["endpoints"][0]["num_requests"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(count(all(&client, 2).await), 0);
+    for n in 0..20 {
+        assert_eq!(
+            read(&ask(&client, "clock.get", &format!(r#"{{"id":"c-{n}"}}"#)).await)["id"],
+            format!("c-{n}")
+        );
+    }
+    eventually(PATIENCE, || async { (count(all(&client, 2).await) >= 20).then_some(()) }).await;
+    assert_eq!(count(all(&client, 2).await), 20);
+}
+
+#[tokio::test]
+async fn a_query_that_runs_is_finished_before_the_end() {
+    let nats = NatsServer::start().await;
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (begun, go_on) = (begun.clone(), go_on.clone());
+        move || async move {
+            begun.notify_one();
+            go_on.notified().await;
+            "done"
+        }
+    };
+    let toy = Running::start(&nats, |service| {
+        service.serve(Router::new().route("/slow/{id}", get(slow)));
+        service.query("slow.get", "/slow");
+        clocks(service);
+    })
+    .await;
+    let client = nats.client().await;
+    let asking = client.clone();
+    let answer = tokio::spawn(async move { ask(&asking, "slow.get", r#"{"id":"c-1"}"#).await });
+    begun.notified().await;
+    toy.signals.send("SIGTERM").await.unwrap();
+    // It takes no more.
+    eventually(PATIENCE, || async {
+        let failure = client.request("clock.get", r#"{"id":"c-1"}"#.into()).await.err()?;
+        (failure.kind() == RequestErrorKind::NoResponders).then_some(())
+    })
+    .await;
+    go_on.notify_one();
+    assert_eq!(answer.await.unwrap().payload, "done");
+    toy.end().await.unwrap();
 }
