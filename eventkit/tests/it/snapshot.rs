@@ -46,7 +46,8 @@ async fn snapshot(client: &Client) -> Option<Value> {
     let js = jetstream::new(client.clone());
     let stream = js.get_stream("KV_SNAPSHOTS").await.unwrap();
     let message = stream.direct_get_last_for_subject(KEY).await.ok()?;
-    Some(serde_json::from_slice(&message.payload).unwrap())
+    // What a test has put there need not be a snapshot.
+    serde_json::from_slice(&message.payload).ok()
 }
 
 async fn snapshot_at(client: &Client, version: u64) -> Value {
