@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use eventkit::{EntityId, Event, UpcastError};
+use eventkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::first_generation;
 use crate::money::Money;
@@ -72,17 +71,10 @@ impl fmt::Debug for CardToken {
 
 impl Event for OrderPlaced {
     const TYPE: &'static str = "order.placed";
-    const VERSION: u32 = 2;
+    const UPCASTERS: &'static [Upcaster] = &[first_generation::order_placed];
 
     fn entity_id(&self) -> &EntityId {
         &self.order_id
-    }
-
-    fn upcast(from: u32, data: Value) -> Result<Value, UpcastError> {
-        match from {
-            1 => first_generation::order_placed(&data),
-            other => Err(UpcastError::no_step(other)),
-        }
     }
 }
 
@@ -116,17 +108,10 @@ pub struct OrderShipped {
 
 impl Event for OrderShipped {
     const TYPE: &'static str = "order.shipped";
-    const VERSION: u32 = 2;
+    const UPCASTERS: &'static [Upcaster] = &[first_generation::order_shipped];
 
     fn entity_id(&self) -> &EntityId {
         &self.order_id
-    }
-
-    fn upcast(from: u32, data: Value) -> Result<Value, UpcastError> {
-        match from {
-            1 => first_generation::order_shipped(&data),
-            other => Err(UpcastError::no_step(other)),
-        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! What happens to a payment. The shop's own payments carry the id of their order, so an order has at most one;
 //! those of other producers keep theirs.
 
-use eventkit::{EntityId, Event, UpcastError};
+use eventkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::first_generation;
 use crate::money::Money;
@@ -70,17 +69,10 @@ impl PaymentMethodKind {
 
 impl Event for PaymentProcessed {
     const TYPE: &'static str = "payment.processed";
-    const VERSION: u32 = 2;
+    const UPCASTERS: &'static [Upcaster] = &[first_generation::payment_processed];
 
     fn entity_id(&self) -> &EntityId {
         &self.payment_id
-    }
-
-    fn upcast(from: u32, data: Value) -> Result<Value, UpcastError> {
-        match from {
-            1 => first_generation::payment_processed(&data),
-            other => Err(UpcastError::no_step(other)),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::envelope::DecodeError;
+use crate::event::version_after;
 use crate::subject::{self, is_event_type};
 use crate::{Envelope, Event};
 
@@ -43,7 +44,7 @@ impl Catalog {
     #[must_use]
     pub fn with<E: Event>(mut self) -> Self {
         const { assert!(is_event_type(E::TYPE), "an event type is <entity>.<event>, each of a-z 0-9 _ -") };
-        const { assert!(E::VERSION >= 1, "versions count from 1") };
+        const { assert!(E::VERSION == version_after(E::UPCASTERS), "VERSION follows from UPCASTERS") };
         let read = |envelope: &Envelope<'_>| -> Result<Value, DecodeError> {
             let event = envelope.event::<E>()?;
             serde_json::to_value(event).map_err(DecodeError::NotAnEvent)

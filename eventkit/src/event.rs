@@ -21,19 +21,25 @@ pub trait Event: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync
     /// makes a new event.
     const TYPE: &'static str;
 
-    /// The version of the data's shape, from 1. Raise it with a change that an old reader or an old event would not
-    /// survive, and teach [`Event::upcast`] the step.
-    const VERSION: u32 = 1;
+    /// The steps from every old shape of the data to the next one, oldest first. A change that an old reader or an old
+    /// event would not survive adds one at the end; none is ever taken away.
+    const UPCASTERS: &'static [Upcaster] = &[];
+
+    /// The version of the data's shape: one more than there are steps. It follows from [`Event::UPCASTERS`], so that no
+    /// step can be missing; another value does not compile where the event is used.
+    const VERSION: u32 = version_after(Self::UPCASTERS);
 
     /// The entity that this happened to.
     fn entity_id(&self) -> &EntityId;
+}
 
-    /// Turns data of version `from` into data of version `from + 1`. Called once per step until
-    /// [`Event::VERSION`] is reached.
-    fn upcast(from: u32, data: Value) -> Result<Value, UpcastError> {
-        let _ = data;
-        Err(UpcastError::no_step(from))
-    }
+/// One step: data of one version, turned into data of the next.
+pub type Upcaster = fn(Value) -> Result<Value, UpcastError>;
+
+/// The version that a chain of steps leads to.
+#[expect(clippy::cast_possible_truncation, reason = "nobody writes four thousand million functions")]
+pub(crate) const fn version_after(upcasters: &[Upcaster]) -> u32 {
+    upcasters.len() as u32 + 1
 }
 
 /// Data of an old version that could not be brought to today's.
@@ -46,15 +52,11 @@ impl UpcastError {
     pub fn new(reason: impl fmt::Display) -> Self {
         Self(reason.to_string())
     }
-
-    /// There is no way from version `from` on.
-    pub fn no_step(from: u32) -> Self {
-        Self(format!("no upcast from version {from}"))
-    }
 }
 
 /// Decodes the data of an `E`, through as many upcasts as its version needs.
 pub(crate) fn decode_data<E: Event>(version: u32, data: &RawValue) -> Result<E, DecodeError> {
+    const { assert!(E::VERSION == version_after(E::UPCASTERS), "VERSION follows from UPCASTERS") };
     let (event_type, known) = (E::TYPE, E::VERSION);
     if version > known || version == 0 {
         return Err(DecodeError::UnknownVersion { event_type: event_type.into(), version, known });
@@ -68,8 +70,8 @@ pub(crate) fn decode_data<E: Event>(version: u32, data: &RawValue) -> Result<E, 
     }
     let wrong = |source| DecodeError::Data { event_type, version, source };
     let mut value: Value = serde_json::from_str(data.get()).map_err(wrong)?;
-    for from in version..known {
-        value = E::upcast(from, value).map_err(|source| DecodeError::Upcast { event_type, from, source })?;
+    for (from, upcast) in (1..).zip(E::UPCASTERS).skip_while(|(from, _)| *from < version) {
+        value = upcast(value).map_err(|source| DecodeError::Upcast { event_type, from, source })?;
     }
     serde_json::from_value(value).map_err(wrong)
 }
@@ -354,6 +356,57 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x7d1c_6c2e_54f1_4c0b_9a57_0f35_7be3_a1d
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It had a name, then a first name, now a list of names.
+    #[derive(Debug, Clone, PartialEq, serde::Deserialize, Serialize)]
+    struct Named {
+        id: EntityId,
+        names: Vec<String>,
+    }
+
+    impl Event for Named {
+        const TYPE: &'static str = "thing.named";
+        const UPCASTERS: &'static [Upcaster] = &[
+            |mut data| {
+                data["first"] = data["name"].take();
+                Ok(data)
+            },
+            |mut data| match data["first"].take() {
+                Value::String(first) => {
+                    data["names"] = vec![first].into();
+                    Ok(data)
+                }
+                _ => Err(UpcastError::new("no first name")),
+            },
+        ];
+
+        fn entity_id(&self) -> &EntityId {
+            &self.id
+        }
+    }
+
+    fn named(version: u32, data: &str) -> Result<Vec<String>, DecodeError> {
+        let data: &RawValue = serde_json::from_str(data).unwrap();
+        decode_data::<Named>(version, data).map(|named| named.names)
+    }
+
+    #[test]
+    fn every_old_version_takes_all_the_steps_after_it() {
+        assert_eq!(Named::VERSION, 3);
+        assert_eq!(named(1, r#"{"id":"a","name":"Ann"}"#).unwrap(), ["Ann"]);
+        assert_eq!(named(2, r#"{"id":"a","first":"Ann"}"#).unwrap(), ["Ann"]);
+        assert_eq!(named(3, r#"{"id":"a","names":["Ann"]}"#).unwrap(), ["Ann"]);
+    }
+
+    #[test]
+    fn a_step_that_fails_is_told_by_the_version_it_starts_from() {
+        let failed = named(1, r#"{"id":"a"}"#);
+        assert!(matches!(failed, Err(DecodeError::Upcast { from: 2, .. })), "{failed:?}");
+        for version in [0, 4] {
+            let unknown = named(version, r#"{"id":"a"}"#);
+            assert!(matches!(unknown, Err(DecodeError::UnknownVersion { known: 3, .. })), "{unknown:?}");
+        }
+    }
 
     #[test]
     fn a_repeat_of_the_same_cause_derives_the_same_id() {

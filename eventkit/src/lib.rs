@@ -14,7 +14,7 @@ mod id;
 pub use id::{EntityId, EventId, InvalidId};
 
 mod event;
-pub use event::{Cause, Event, EventSet, Metadata, Recorded, UpcastError};
+pub use event::{Cause, Event, EventSet, Metadata, Recorded, UpcastError, Upcaster};
 
 mod envelope;
 pub use envelope::{CONTENT_TYPE, DecodeError, Envelope};

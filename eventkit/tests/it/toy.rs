@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_nats::Client;
 use eventkit::testing::NatsServer;
-use eventkit::{Aggregate, Catalog, Cause, EntityId, Event, EventId, EventLog, UpcastError, provision};
+use eventkit::{
+    Aggregate, Catalog, Cause, EntityId, Event, EventId, EventLog, UpcastError, Upcaster, provision,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,25 +22,22 @@ pub(crate) struct LampFitted {
 
 impl Event for LampFitted {
     const TYPE: &'static str = "lamp.fitted";
-    const VERSION: u32 = 2;
+    const UPCASTERS: &'static [Upcaster] = &[power_in_watts];
 
     fn entity_id(&self) -> &EntityId {
         &self.lamp_id
     }
+}
 
-    /// Version 1, the first generation, had the power as text.
-    fn upcast(from: u32, mut data: Value) -> Result<Value, UpcastError> {
-        if from != 1 {
-            return Err(UpcastError::no_step(from));
-        }
-        let watts: u32 = data["power"]
-            .as_str()
-            .and_then(|power| power.strip_suffix(" W"))
-            .and_then(|watts| watts.parse().ok())
-            .ok_or_else(|| UpcastError::new("no power in watts"))?;
-        data["watts"] = watts.into();
-        Ok(data)
-    }
+/// Version 1, the first generation, had the power as text.
+fn power_in_watts(mut data: Value) -> Result<Value, UpcastError> {
+    let watts: u32 = data["power"]
+        .as_str()
+        .and_then(|power| power.strip_suffix(" W"))
+        .and_then(|watts| watts.parse().ok())
+        .ok_or_else(|| UpcastError::new("no power in watts"))?;
+    data["watts"] = watts.into();
+    Ok(data)
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
