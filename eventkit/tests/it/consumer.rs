@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::toy::{self, LampFitted, LampLit, Notes, SOON, cause, lit};
 
 /// A handler that is a closure over the event and its notes.
-struct On<F>(F);
+pub(crate) struct On<F>(F);
 
 impl<F, Fut> Handler<LampLit> for On<F>
 where
@@ -35,7 +35,9 @@ where
 }
 
 /// Writes down who lit what.
-fn note(notes: &Notes) -> On<impl Fn(Recorded<LampLit>) -> std::future::Ready<HandlerResult> + use<>> {
+pub(crate) fn note(
+    notes: &Notes,
+) -> On<impl Fn(Recorded<LampLit>) -> std::future::Ready<HandlerResult> + use<>> {
     let notes = notes.clone();
     On(move |event: Recorded<LampLit>| {
         notes.add(&*event.by);
@@ -44,25 +46,25 @@ fn note(notes: &Notes) -> On<impl Fn(Recorded<LampLit>) -> std::future::Ready<Ha
 }
 
 /// A consumer with the shortest useful patience.
-fn quick(name: &str) -> Consumer {
+pub(crate) fn quick(name: &str) -> Consumer {
     Consumer::new(name)
         .timeouts(Duration::from_millis(600), Duration::from_millis(700), Duration::from_secs(1))
         .retry_delays(Duration::from_millis(10), Duration::from_millis(50))
 }
 
-struct Running {
+pub(crate) struct Running {
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Running {
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
 }
 
-fn run(consumer: Consumer, client: &Client) -> Running {
+pub(crate) fn run(consumer: Consumer, client: &Client) -> Running {
     let stop = CancellationToken::new();
     Running { task: tokio::spawn(consumer.run(client.clone(), stop.clone())), stop }
 }
@@ -91,7 +93,7 @@ async fn dead_letters(client: &Client, count: usize) -> Vec<DeadLetter> {
 }
 
 /// Waits until the server counts nothing as outstanding.
-async fn settled(client: &Client, name: &str) {
+pub(crate) async fn settled(client: &Client, name: &str) {
     let js = async_nats::jetstream::new(client.clone());
     eventually(SOON, || async {
         let consumer = js.get_consumer_from_stream::<Config, _, _>(name, "EVENTS").await.ok()?;

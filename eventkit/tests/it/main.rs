@@ -7,10 +7,12 @@
     reason = "in a test every surprise is a failure, also in the functions that tests share"
 )]
 
+mod cluster;
 mod consumer;
 mod follow;
 mod http;
 mod inbox;
+mod link;
 mod projection;
 mod provision;
 mod publisher;
