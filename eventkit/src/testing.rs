@@ -11,6 +11,7 @@
 
 mod cluster;
 mod conformance;
+mod laws;
 mod locate;
 mod server;
 mod spec;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
+pub use laws::aggregate_laws;
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 pub use server::NatsServer;
 pub use spec::{Given, When, given};

@@ -123,7 +123,7 @@ pub enum OrderFlaw {
         total: Money,
     },
     /// A product without a name.
-    #[error("a product's name is 1 to {MAX_NAME_CHARS} characters")]
+    #[error("a product's name is 1 to {MAX_NAME_CHARS} characters, without control characters")]
     ProductName,
     /// Not an address.
     #[error("the customer_email is not an e-mail address")]
@@ -132,10 +132,12 @@ pub enum OrderFlaw {
     #[error("a card token is 1 to {MAX_NAME_CHARS} visible ASCII characters")]
     CardToken,
     /// Who carries it and under which number.
-    #[error("carrier and tracking_number are 1 to {MAX_SHIPPING_CHARS} characters")]
+    #[error(
+        "carrier and tracking_number are 1 to {MAX_SHIPPING_CHARS} characters, without control characters"
+    )]
     Shipping,
     /// Too many words.
-    #[error("a reason is 1 to {MAX_DETAIL_CHARS} characters")]
+    #[error("a reason is 1 to {MAX_DETAIL_CHARS} characters, without control characters")]
     Detail,
 }
 
@@ -326,8 +328,9 @@ fn check(order: &OrderPlaced) -> Result<(), OrderFlaw> {
     Ok(())
 }
 
+/// Whether a text can be shown on a page, in a mail and in a log as it is.
 fn has_chars(text: &str, at_most: usize) -> bool {
-    !text.trim().is_empty() && text.chars().count() <= at_most
+    !text.trim().is_empty() && text.chars().count() <= at_most && !text.contains(char::is_control)
 }
 
 #[cfg(test)]

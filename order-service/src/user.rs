@@ -170,7 +170,8 @@ fn check_email(email: &str) -> Result<(), UserRejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use eventkit::testing::given;
+    use eventkit::testing::{aggregate_laws, given};
+    use proptest::prelude::*;
 
     fn id() -> EntityId {
         EntityId::new("u-1").unwrap()
@@ -253,5 +254,37 @@ mod tests {
     fn a_guest_orders_with_an_address() {
         assert_eq!(User::default().may_order(Some("g@example.com".to_owned())).unwrap(), "g@example.com");
         assert_eq!(User::default().may_order(None), Err(CustomerRejection::UnknownWithoutEmail));
+    }
+
+    fn any_command() -> impl Strategy<Value = UserCommand> {
+        let name = || proptest::sample::select(vec!["alice", "bob", " ", "a\nb"]);
+        let email = || proptest::sample::select(vec!["alice@example.com", "bob@example.com", "nowhere"]);
+        let all = vec![UserStatus::Active, UserStatus::Inactive, UserStatus::Suspended];
+        prop_oneof![
+            (name(), email()).prop_map(|(name, email)| create(name, email)),
+            (proptest::option::of(name()), proptest::option::of(email()))
+                .prop_map(|(name, email)| update(name, email)),
+            proptest::sample::select(all).prop_map(UserCommand::SetStatus),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_user_always_has_a_name_and_an_address_and_every_event_changes_something(
+            commands in proptest::collection::vec(any_command(), 0..40)
+        ) {
+            let (_, log) = aggregate_laws(commands, |user: &User| {
+                let legal = |profile: &Profile| {
+                    check_username(&profile.username).is_ok() && check_email(&profile.email).is_ok()
+                };
+                assert!(user.profile().is_none_or(legal), "{user:?}");
+            });
+            let mut user = User::default();
+            for event in &log {
+                let before = user.clone();
+                user.apply(event);
+                prop_assert_ne!(&before, &user, "{:?} changed nothing", event);
+            }
+        }
     }
 }

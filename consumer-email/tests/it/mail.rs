@@ -2,7 +2,8 @@
 
 use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
 use consumer_email::mail::{Mail, MailCommand, MailFacts, MailRejection};
-use eventkit::testing::given;
+use eventkit::testing::{aggregate_laws, given};
+use proptest::prelude::*;
 
 use crate::id;
 
@@ -57,4 +58,17 @@ fn what_was_skipped_is_never_sent() {
 #[test]
 fn what_nobody_tried_was_not_sent() {
     given::<Mail>([]).when(&MailCommand::MarkSent(facts())).then_rejected(MailRejection::NeverAttempted);
+}
+
+proptest! {
+    #[test]
+    fn a_mail_is_attempted_at_most_once_and_then_sent_at_most_once(
+        marks in prop::collection::vec(any::<bool>(), 0..10)
+    ) {
+        let commands = marks.into_iter().map(|mark| {
+            if mark { MailCommand::MarkSent(facts()) } else { MailCommand::Attempt(facts()) }
+        });
+        let (_, events) = aggregate_laws(commands, |_: &Mail| {});
+        prop_assert!([attempted(), sent()].starts_with(&events), "{:?}", events);
+    }
 }
