@@ -13,7 +13,7 @@ use eventkit::inbox::MemoryInbox;
 use eventkit::testing::{NatsServer, eventually};
 use eventkit::{
     Consumer, DeadLetter, EntityId, Event, EventLog, FailureClass, Followed, Follower, Handler, HandlerError,
-    HandlerResult, OrReject, Recorded, UpcastError, provision,
+    HandlerResult, OrReject, Recorded, Upcaster, provision,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -212,14 +212,10 @@ struct LampMended {
 
 impl Event for LampMended {
     const TYPE: &'static str = "lamp.mended";
-    const VERSION: u32 = 2;
+    const UPCASTERS: &'static [Upcaster] = &[|_| panic!("not thought of")];
 
     fn entity_id(&self) -> &EntityId {
         &self.lamp_id
-    }
-
-    fn upcast(_: u32, _: serde_json::Value) -> Result<serde_json::Value, UpcastError> {
-        panic!("not thought of")
     }
 }
 
