@@ -1,20 +1,44 @@
-//! What is known about every dead letter: a fold of the stream `DLQ`. Pure.
+//! What is known about every dead letter: a fold of the stream `DLQ`.
 //!
 //! A message that one consumer gave up is one entry, however often it came back. Payloads are not kept here: an entry
 //! knows where on the stream they are.
 
-use std::collections::{BTreeSet, HashMap};
-
+use anyhow::Context;
 use chrono::{DateTime, Utc};
-use eventkit::{DeadLetter, FailureClass};
+use eventkit::http::{Page, PageQuery};
+use eventkit::projection::{Conditions, FromStream, List, Row, Tables, Word, params, rusqlite};
+use eventkit::{DLQ, DeadLetter, FailureClass, FollowedMessage, Projection};
 use serde::{Deserialize, Serialize};
 
-/// Every entry, by id, and by its place on the stream.
-#[derive(Debug, Default)]
-pub struct DeadLetters {
-    entries: HashMap<String, Entry>,
-    /// The entries' sequences and ids: the latest failure last.
-    by_sequence: BTreeSet<(u64, String)>,
+/// Every entry.
+#[derive(Debug)]
+pub struct DeadLetters;
+
+/// One message of the stream: what it says, about which letter.
+#[derive(Debug, Clone)]
+pub struct Filed {
+    /// Its position on the stream.
+    pub sequence: u64,
+    /// What it says.
+    pub news: News,
+    /// The letter.
+    pub letter: DeadLetter,
+}
+
+/// A message that nobody here wrote is parked: it is on the stream for whoever wants to look.
+impl FromStream for Filed {
+    const STREAM: &'static str = DLQ;
+
+    fn filters() -> Vec<String> {
+        Vec::new()
+    }
+
+    fn from_stream(followed: FollowedMessage) -> anyhow::Result<Self> {
+        let FollowedMessage { message, sequence, .. } = followed;
+        let news = News::on(&message.subject).context("the subject says nothing about dead letters")?;
+        let letter = DeadLetter::decode(&message.headers.unwrap_or_default(), message.payload)?;
+        Ok(Self { sequence, news, letter })
+    }
 }
 
 /// One message that one consumer gave up.
@@ -101,58 +125,53 @@ pub struct Filter {
     pub status: Option<Status>,
 }
 
-impl Filter {
-    fn takes(&self, entry: &Entry) -> bool {
-        self.consumer.as_ref().is_none_or(|consumer| *consumer == entry.consumer)
-            && self.event_type.as_ref().is_none_or(|event_type| *event_type == entry.event_type)
-            && self.class.is_none_or(|class| class == entry.class)
-            && match self.status {
-                Some(status) => status == entry.status,
-                None => entry.status != Status::Dismissed,
-            }
-    }
-}
+const COLUMNS: &str = "id, consumer, event_type, class, status, error, attempts, redrives, first_failed_at, \
+                       last_failed_at, subject, stream, sequence, dlq_sequence";
 
-impl DeadLetters {
-    /// Takes in a message of the stream, at its position there. The same news twice change nothing: what an entry has been
-    /// through is told by its number of redrives.
-    pub fn apply(&mut self, sequence: u64, news: News, letter: &DeadLetter) {
-        match news {
-            News::GivenUp => self.given_up(sequence, letter),
-            News::Redriven => {
-                if let Some(entry) = self.entries.get_mut(&letter.id())
-                    && letter.redrives > entry.redrives
-                {
-                    entry.redrives = letter.redrives;
-                    entry.status = Status::Redriven;
-                }
-            }
-            News::Dismissed => {
-                if let Some(entry) = self.entries.get_mut(&letter.id()) {
-                    entry.status = Status::Dismissed;
-                }
-            }
+impl Entry {
+    /// One entry.
+    pub fn find(tables: &Tables<'_>, id: &str) -> rusqlite::Result<Option<Self>> {
+        tables.first(&format!("SELECT {COLUMNS} FROM dead_letters WHERE id = ?1"), [id], Self::read)
+    }
+
+    /// The entries that `filter` takes, the latest failure first.
+    pub fn list(tables: &Tables<'_>, filter: Filter, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+        tables.page(&filter.list("dlq_sequence DESC"), page, Self::read)
+    }
+
+    /// The entries that `filter` takes, the oldest failure first; no more than `most`, and how many there are.
+    pub fn oldest(tables: &Tables<'_>, filter: Filter, most: usize) -> rusqlite::Result<(Vec<Self>, usize)> {
+        let page = PageQuery { page: 1, per_page: most };
+        let found = tables.page(&filter.list("dlq_sequence"), page, Self::read)?;
+        Ok((found.items, found.total))
+    }
+
+    /// What the stream's news make of an entry; [`None`] if nothing changes. The same news twice change nothing: what an
+    /// entry has been through is told by its number of redrives.
+    fn after(before: Option<Self>, Filed { sequence, news, letter }: &Filed) -> Option<Self> {
+        match (news, before) {
+            (News::GivenUp, before) => Self::given_up(before, *sequence, letter),
+            (_, None) => None,
+            (News::Redriven, Some(before)) => (letter.redrives > before.redrives).then_some(Self {
+                redrives: letter.redrives,
+                status: Status::Redriven,
+                ..before
+            }),
+            (News::Dismissed, Some(before)) => Some(Self { status: Status::Dismissed, ..before }),
         }
     }
 
-    fn given_up(&mut self, sequence: u64, letter: &DeadLetter) {
-        let id = letter.id();
-        let before = self.entries.get(&id);
-        let repeated = before.is_some_and(|before| match before.status {
+    fn given_up(before: Option<Self>, dlq_sequence: u64, letter: &DeadLetter) -> Option<Self> {
+        let repeated = before.as_ref().is_some_and(|before| match before.status {
             Status::Open | Status::Dismissed => letter.redrives <= before.redrives,
             Status::Redriven => letter.redrives < before.redrives,
         });
         if repeated {
-            return;
+            return None;
         }
-        let first_failed_at = before.map_or(letter.first_failed_at, |before| before.first_failed_at);
-        if let Some(before) = before {
-            self.by_sequence.remove(&(before.dlq_sequence, id.clone()));
-        }
-        self.by_sequence.insert((sequence, id.clone()));
         let original = &letter.original;
-        let entry = Entry {
-            id: id.clone(),
+        Some(Self {
+            id: letter.id(),
             consumer: letter.consumer.clone(),
             event_type: event_type(&original.subject),
             class: letter.class,
@@ -160,25 +179,94 @@ impl DeadLetters {
             error: letter.errors.first().cloned().unwrap_or_default(),
             attempts: letter.attempts,
             redrives: letter.redrives,
-            first_failed_at,
+            first_failed_at: before.map_or(letter.first_failed_at, |before| before.first_failed_at),
             last_failed_at: letter.last_failed_at,
             subject: original.subject.clone(),
             stream: original.stream.clone(),
             sequence: original.sequence,
-            dlq_sequence: sequence,
-        };
-        self.entries.insert(id, entry);
+            dlq_sequence,
+        })
     }
 
-    /// The entries that `filter` takes, the latest failure first.
-    pub fn list<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Entry> {
-        let latest_first = self.by_sequence.iter().rev().filter_map(|(_, id)| self.entries.get(id));
-        latest_first.filter(|entry| filter.takes(entry))
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            consumer: row.get("consumer")?,
+            event_type: row.get("event_type")?,
+            class: row.get::<_, Word<_>>("class")?.0,
+            status: row.get::<_, Word<_>>("status")?.0,
+            error: row.get("error")?,
+            attempts: row.get("attempts")?,
+            redrives: row.get("redrives")?,
+            first_failed_at: row.get::<_, Word<_>>("first_failed_at")?.0,
+            last_failed_at: row.get::<_, Word<_>>("last_failed_at")?.0,
+            subject: row.get("subject")?,
+            stream: row.get("stream")?,
+            sequence: row.get("sequence")?,
+            dlq_sequence: row.get("dlq_sequence")?,
+        })
     }
+}
 
-    /// One entry.
-    pub fn get(&self, id: &str) -> Option<&Entry> {
-        self.entries.get(id)
+impl Filter {
+    fn list(self, order_by: &str) -> List<'_> {
+        let dismissed = self.status.is_none().then_some(Word(Status::Dismissed));
+        let matching = Conditions::default()
+            .equal("consumer", self.consumer)
+            .equal("event_type", self.event_type)
+            .equal("class", self.class.map(Word))
+            .equal("status", self.status.map(Word))
+            .unequal("status", dismissed);
+        List { columns: COLUMNS, from: "dead_letters", matching, order_by }
+    }
+}
+
+impl Projection for DeadLetters {
+    const NAME: &'static str = "dead_letters";
+    const SCHEMA: &'static str = "
+        CREATE TABLE dead_letters (
+            id TEXT NOT NULL PRIMARY KEY,
+            consumer TEXT NOT NULL,
+            event_type TEXT NOT NULL,
+            class TEXT NOT NULL,
+            status TEXT NOT NULL,
+            error TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            redrives INTEGER NOT NULL,
+            first_failed_at TEXT NOT NULL,
+            last_failed_at TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            stream TEXT NOT NULL,
+            sequence INTEGER NOT NULL, -- of the original on its stream
+            dlq_sequence INTEGER NOT NULL UNIQUE
+        );
+        CREATE INDEX dead_letters_of_consumer ON dead_letters (consumer, status);
+    ";
+    type Event = Filed;
+
+    fn apply(tables: &Tables<'_>, filed: &Filed) -> anyhow::Result<()> {
+        let before = Entry::find(tables, &filed.letter.id())?;
+        let Some(entry) = Entry::after(before, filed) else { return Ok(()) };
+        tables.run(
+            "INSERT OR REPLACE INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            params![
+                entry.id,
+                entry.consumer,
+                entry.event_type,
+                Word(entry.class),
+                Word(entry.status),
+                entry.error,
+                entry.attempts,
+                entry.redrives,
+                Word(entry.first_failed_at),
+                Word(entry.last_failed_at),
+                entry.subject,
+                entry.stream,
+                entry.sequence,
+                entry.dlq_sequence,
+            ],
+        )?;
+        Ok(())
     }
 }
 

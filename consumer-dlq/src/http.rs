@@ -8,8 +8,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use eventkit::http::{Body, Page, PageQuery, Path, Problem, Query};
-use eventkit::{Catalog, DeadLetter};
+use eventkit::http::{Body, MinSequence, Page, PageQuery, Path, Problem, Query};
+use eventkit::{Catalog, DeadLetter, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -105,9 +105,11 @@ async fn list(
     State(desk): State<Desk>,
     Query(query): Query<ListQuery>,
     page: PageQuery,
-) -> Json<Page<Entry>> {
+    min_sequence: MinSequence,
+) -> Result<Seen<Page<Entry>>, Problem> {
     let filter = Filter::from(query);
-    Json(desk.archive.read(|letters| page.of(letters.list(&filter)).map(Entry::clone)))
+    let letters = desk.archive.at(min_sequence).await?;
+    Ok(letters.read(move |tables| Entry::list(tables, filter, page)).await?)
 }
 
 async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {
@@ -146,7 +148,7 @@ async fn redrive(
         }
     };
     desk.archive.redrive(&letter, payload).await.map_err(Problem::unavailable)?;
-    desk.entry(&id).map(|entry| (StatusCode::ACCEPTED, Json(entry)))
+    desk.entry(&id).await.map(|entry| (StatusCode::ACCEPTED, Json(entry)))
 }
 
 /// Sends back everything open that the filter takes, the oldest first, up to a limit.
@@ -155,23 +157,23 @@ async fn redrive_many(
     Body(RedriveMany { filter }): Body<RedriveMany>,
 ) -> Result<impl IntoResponse, Problem> {
     let filter = Filter { status: Some(Status::Open), ..filter };
-    let mut open: Vec<Entry> = desk.archive.read(|letters| letters.list(&filter).cloned().collect());
-    open.reverse();
+    let open = desk.archive.read(|tables| Entry::oldest(tables, filter, MAX_REDRIVES)).await?;
+    let (open, total) = open.value;
+    let left = total - open.len();
     let mut redriven = 0;
-    for entry in open.iter().take(MAX_REDRIVES) {
+    for entry in open {
         let letter = desk.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
         if let Some(letter) = letter {
             desk.archive.redrive(&letter, None).await.map_err(Problem::unavailable)?;
             redriven += 1;
         }
     }
-    let left = open.len().saturating_sub(MAX_REDRIVES);
     Ok((StatusCode::ACCEPTED, Json(RedrivenMany { redriven, left })))
 }
 
 /// Puts it away. It stays on the stream, and under its id, but is not listed any more.
 async fn dismiss(State(desk): State<Desk>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let entry = desk.entry(&id)?;
+    let entry = desk.entry(&id).await?;
     if entry.status != Status::Dismissed {
         let (_, letter) = desk.find(&id).await?;
         desk.archive.dismiss(&letter).await.map_err(Problem::unavailable)?;
@@ -180,13 +182,14 @@ async fn dismiss(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Sta
 }
 
 impl Desk {
-    fn entry(&self, id: &str) -> Result<Entry, Problem> {
-        let entry = self.archive.read(|letters| letters.get(id).cloned());
-        entry.ok_or_else(|| Problem::not_found("There is no such dead letter"))
+    async fn entry(&self, id: &str) -> Result<Entry, Problem> {
+        let id = id.to_owned();
+        let entry = self.archive.read(move |tables| Entry::find(tables, &id)).await?;
+        entry.value.ok_or_else(|| Problem::not_found("There is no such dead letter"))
     }
 
     async fn find(&self, id: &str) -> Result<(Entry, DeadLetter), Problem> {
-        let entry = self.entry(id)?;
+        let entry = self.entry(id).await?;
         let letter = self.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
         let letter =
             letter.ok_or_else(|| Problem::not_found("The stream does not hold this dead letter any more"))?;

@@ -7,9 +7,7 @@ use eventkit::{NoSettings, Service};
 async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8086);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
-    let archive = Archive::new(service.client().clone());
-    let check = service.health().check("dead letters");
-    service.spawn("dead letters", archive.clone().follow(check));
+    let archive = Archive::new(service.client().clone(), service.read_model()?);
     service.serve(consumer_dlq::http::router(archive, common::catalog()));
     service.run().await
 }

@@ -1,22 +1,31 @@
 //! The fold of the stream into entries.
 
-use consumer_dlq::dead_letters::{DeadLetters, Entry, Filter, News, Status};
+use consumer_dlq::dead_letters::{DeadLetters, Entry, Filed, Filter, News, Status};
 use eventkit::FailureClass;
+use eventkit::http::PageQuery;
+use eventkit::testing::Projected;
 
 use crate::letter;
 
 const ID: &str = "consumer-email-EVENTS-7";
 
+/// The sequences of the originals that a filter takes.
+fn list(letters: &Projected<DeadLetters>, filter: Filter) -> Vec<u64> {
+    let page = PageQuery { page: 1, per_page: 100 };
+    let page = letters.read(|tables| Entry::list(tables, filter, page));
+    page.items.iter().map(|entry| entry.sequence).collect()
+}
+
+fn filed(sequence: u64, news: News, original: u64, redrives: u32) -> Filed {
+    Filed { sequence, news, letter: letter(original, redrives) }
+}
+
 fn after(news: &[(News, u32)]) -> Entry {
-    let mut letters = DeadLetters::default();
-    for (at, (news, redrives)) in (1..).zip(news) {
-        letters.apply(at, *news, &letter(7, *redrives));
-    }
-    assert_eq!(
-        letters.list(&Filter { status: None, ..Filter::default() }).count(),
-        usize::from(letters.get(ID).unwrap().status != Status::Dismissed)
-    );
-    letters.get(ID).unwrap().clone()
+    let filed = (1..).zip(news).map(|(at, (news, redrives))| filed(at, *news, 7, *redrives));
+    let letters = Projected::<DeadLetters>::after(filed);
+    let entry = letters.read(|tables| Entry::find(tables, ID)).unwrap();
+    assert_eq!(list(&letters, Filter::default()).len(), usize::from(entry.status != Status::Dismissed));
+    entry
 }
 
 #[test]
@@ -53,10 +62,9 @@ fn the_same_news_twice_change_nothing() {
 
 #[test]
 fn news_of_what_nobody_knows_are_left_out() {
-    let mut letters = DeadLetters::default();
-    letters.apply(1, News::Redriven, &letter(7, 1));
-    letters.apply(2, News::Dismissed, &letter(7, 0));
-    assert_eq!(letters.get(ID), None);
+    let news = [filed(1, News::Redriven, 7, 1), filed(2, News::Dismissed, 7, 0)];
+    let letters = Projected::<DeadLetters>::after(news);
+    assert_eq!(letters.read(|tables| Entry::find(tables, ID)), None);
     assert_eq!(News::on("dlq.events.consumer-email.order.placed"), Some(News::GivenUp));
     assert_eq!(News::on("dlq.redrive.consumer-email"), Some(News::Redriven));
     assert_eq!(News::on("dlq.dismissed.consumer-email"), Some(News::Dismissed));
@@ -67,14 +75,17 @@ fn news_of_what_nobody_knows_are_left_out() {
 
 #[test]
 fn the_latest_failure_comes_first_and_filters_leave_out_the_rest() {
-    let mut letters = DeadLetters::default();
-    for (at, original) in (1..).zip([5, 6, 7]) {
-        letters.apply(at, News::GivenUp, &letter(original, 0));
-    }
-    letters.apply(4, News::Redriven, &letter(5, 1));
-    letters.apply(5, News::GivenUp, &letter(5, 1));
-    letters.apply(6, News::Dismissed, &letter(6, 0));
-    let list = |filter: Filter| -> Vec<u64> { letters.list(&filter).map(|entry| entry.sequence).collect() };
+    let letters = Projected::<DeadLetters>::after([
+        filed(1, News::GivenUp, 5, 0),
+        filed(2, News::GivenUp, 6, 0),
+        filed(3, News::GivenUp, 7, 0),
+        filed(4, News::Redriven, 5, 1),
+        filed(5, News::GivenUp, 5, 1),
+        filed(6, News::Dismissed, 6, 0),
+    ]);
+    let list = |filter| list(&letters, filter);
+    let (oldest, total) = letters.read(|tables| Entry::oldest(tables, Filter::default(), 1));
+    assert_eq!((oldest[0].sequence, total), (7, 2));
 
     assert_eq!(list(Filter::default()), [5, 7]);
     assert_eq!(list(Filter { status: Some(Status::Dismissed), ..Filter::default() }), [6]);

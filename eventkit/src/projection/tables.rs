@@ -10,7 +10,7 @@ use crate::http::{Page, PageQuery};
 pub struct Tables<'a>(&'a Connection);
 
 impl<'a> Tables<'a> {
-    pub(super) fn of(connection: &'a Connection) -> Self {
+    pub(crate) fn of(connection: &'a Connection) -> Self {
         Self(connection)
     }
 
