@@ -391,6 +391,7 @@ impl Consumer {
         })?;
         let key = match (delivery.redrives, due, stored) {
             (0, None, None) => Key::of_adopted(envelope.id(), &entity),
+            (0, ..) if !envelope.is_caused() => Key::of_foreign(envelope.id(), &entity),
             (0, ..) => Key::of_event(envelope.id()),
             (redrives, ..) => Key::of_redrive(&delivery.subject, envelope.id(), redrives),
         };

@@ -107,6 +107,12 @@ impl<'a> Envelope<'a> {
         Ok(self)
     }
 
+    /// Whether it names what led to it. What the kit records does; what another producer published, and what was adopted
+    /// from one, need not.
+    pub(crate) fn is_caused(&self) -> bool {
+        !self.wire.causationid.is_empty()
+    }
+
     /// The wire name of the event, such as `order.placed`.
     pub fn event_type(&self) -> &str {
         &self.event_type

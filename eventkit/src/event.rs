@@ -341,10 +341,11 @@ impl Cause {
     }
 
     /// The `Nats-Msg-Id` for an event recorded because of this. It is the event's id, except for an adopted event:
-    /// the original message holds that id in the stream's duplicate window already.
-    pub(crate) fn message_id<'a>(&self, id: &'a EventId) -> Cow<'a, str> {
+    /// the original message holds that id in the stream's duplicate window already. Another entity's adopted event of the
+    /// same id is another one: its producer alone answers for the id.
+    pub(crate) fn message_id<'a>(&self, entity: &EntityId, id: &'a EventId) -> Cow<'a, str> {
         match &self.adopted {
-            Some((adopted, _)) if adopted == id => format!("adopted:{id}").into(),
+            Some((adopted, _)) if adopted == id => format!("adopted:{entity}:{id}").into(),
             _ => id.as_str().into(),
         }
     }

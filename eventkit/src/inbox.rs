@@ -61,6 +61,12 @@ impl Key {
         Self::hashed(&format!("{id} of {entity} adopted"))
     }
 
+    /// The key of an event that nothing here caused, by whose id another entity's may be known as well: its producer
+    /// alone answers for the id.
+    pub(crate) fn of_foreign(id: &str, entity: &EntityId) -> Self {
+        Self::hashed(&format!("{id} of {entity}"))
+    }
+
     /// The key of one more try of an event that had been given up.
     pub(crate) fn of_redrive(subject: &str, id: &str, redrives: u32) -> Self {
         Self::hashed(&format!("{id} {subject} redrive {redrives}"))

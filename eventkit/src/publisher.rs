@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::log::{Ack, Outgoing, PublishFailure};
-use crate::{Cause, Envelope, Event, EventId, EventLog, subject};
+use crate::{Cause, EntityId, Envelope, Event, EventId, EventLog, subject};
 
 /// How many publishes of one publisher wait for their acknowledgement at once.
 const WINDOW: usize = 256;
@@ -106,18 +106,20 @@ impl Publisher {
         serde_json::from_slice(&answer.payload).map_err(RequestError::Decode)
     }
 
-    fn draft<'a, E: Event>(&self, event: &E, cause: &'a Cause) -> Result<Draft<'a>, PublishError> {
+    fn draft<'a, E: Event>(&self, event: &'a E, cause: &'a Cause) -> Result<Draft<'a>, PublishError> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);
         let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id.clone());
         let payload = Envelope::encode(&meta, event)?.into();
-        let subject = subject::event(E::TYPE, event.entity_id(), 0).into();
-        Ok(Draft { id, cause, subject, payload })
+        let entity = event.entity_id();
+        let subject = subject::event(E::TYPE, entity, 0).into();
+        Ok(Draft { id, entity, cause, subject, payload })
     }
 }
 
 /// What messages are made of, one for each attempt.
 struct Draft<'a> {
     id: EventId,
+    entity: &'a EntityId,
     cause: &'a Cause,
     subject: Subject,
     payload: Bytes,
@@ -125,7 +127,8 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn outgoing(&self) -> Outgoing {
-        Outgoing::event(self.subject.clone(), &self.cause.message_id(&self.id), self.payload.clone())
+        let message_id = self.cause.message_id(self.entity, &self.id);
+        Outgoing::event(self.subject.clone(), &message_id, self.payload.clone())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Orders and shipments of other producers, in both wire forms.
 
+use std::time::Duration;
+
 use common::payment::PaymentStatus;
+use eventkit::testing::eventually;
 use order_service::order::OrderStatus;
 use serde_json::{Value, json};
 
@@ -68,6 +71,24 @@ async fn an_order_from_outside_does_not_replace_another() {
     publish(&desk, "order.placed", &flat("o-1")).await;
     assert_eq!(desk.dead_letters().await, 1);
     assert_eq!(desk.get("/orders/o-1").await.body["customer_id"], "guest-1");
+}
+
+#[tokio::test]
+async fn two_orders_under_one_event_id_are_both_taken_over_and_moved_on() {
+    let desk = Desk::start().await;
+    for order_id in ["o-1", "o-2"] {
+        let mut order = flat(order_id);
+        order["event_id"] = json!("the-same");
+        publish(&desk, "order.placed", &order).await;
+        desk.becomes(order_id, OrderStatus::Placed).await;
+    }
+    let timers = async_nats::jetstream::new(desk.client.clone()).get_stream("TIMERS").await.unwrap();
+    eventually(Duration::from_secs(20), async || {
+        // The saga has set one for each: to a consumer, too, they are two.
+        (timers.get_info().await.unwrap().state.subjects_count == 2).then_some(())
+    })
+    .await;
+    assert_eq!(desk.dead_letters().await, 0);
 }
 
 #[tokio::test]
