@@ -1,35 +1,31 @@
 //! The shop's numbers, and the page that shows them.
 
-use std::time::Duration;
-
+use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use axum::{Json, Router};
-use eventkit::View;
 use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query};
+use eventkit::{ReadModel, Seen};
 use serde::Deserialize;
 
-use crate::report::{CustomerReport, PaymentReport, ProductOrder, ProductReport, Summary};
+use crate::report::{CustomerReport, DayReport, PaymentReport, ProductOrder, ProductReport, Summary, Totals};
 use crate::shop_metrics::ShopMetrics;
-
-/// How long a read waits for the position that it must include.
-const WAIT: Duration = Duration::from_secs(5);
 
 /// The page runs its own script and style, asks this server, and nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The routes of consumer-analytics.
-pub fn router(view: View<ShopMetrics>) -> Router {
+pub fn router(metrics: ReadModel<ShopMetrics>) -> Router {
     Router::new()
         .route("/", get(dashboard))
         .route("/metrics/summary", get(show_summary))
+        .route("/metrics/days", get(list_days))
         .route("/metrics/products", get(list_products))
         .route("/metrics/customers", get(list_customers))
         .route("/metrics/payments", get(show_payments))
-        .with_state(view)
+        .with_state(metrics)
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,38 +39,42 @@ async fn dashboard() -> impl IntoResponse {
 }
 
 async fn show_summary(
-    State(view): State<View<ShopMetrics>>,
-    MinSequence(wanted): MinSequence,
-) -> Result<Json<Summary>, Problem> {
-    view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    // Read first: the numbers include everything up to it, and perhaps what comes in between.
-    let sequence = view.watermark();
-    Ok(Json(view.read(|metrics| metrics.summary(sequence))))
+    State(metrics): State<ReadModel<ShopMetrics>>,
+    min_sequence: MinSequence,
+) -> Result<Seen<Summary>, Problem> {
+    let Seen { value: totals, sequence } = metrics.at(min_sequence).await?.read(Totals::read).await?;
+    Ok(Seen { value: Summary { sequence, totals }, sequence })
+}
+
+async fn list_days(
+    State(metrics): State<ReadModel<ShopMetrics>>,
+    min_sequence: MinSequence,
+    page: PageQuery,
+) -> Result<Seen<Page<DayReport>>, Problem> {
+    Ok(metrics.at(min_sequence).await?.read(move |tables| DayReport::list(tables, page)).await?)
 }
 
 async fn list_products(
-    State(view): State<View<ShopMetrics>>,
+    State(metrics): State<ReadModel<ShopMetrics>>,
     Query(query): Query<ProductQuery>,
-    MinSequence(wanted): MinSequence,
+    min_sequence: MinSequence,
     page: PageQuery,
-) -> Result<Json<Page<ProductReport>>, Problem> {
-    view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    Ok(Json(page.of(view.read(|metrics| metrics.products(query.sort)))))
+) -> Result<Seen<Page<ProductReport>>, Problem> {
+    let metrics = metrics.at(min_sequence).await?;
+    Ok(metrics.read(move |tables| ProductReport::list(tables, query.sort, page)).await?)
 }
 
 async fn list_customers(
-    State(view): State<View<ShopMetrics>>,
-    MinSequence(wanted): MinSequence,
+    State(metrics): State<ReadModel<ShopMetrics>>,
+    min_sequence: MinSequence,
     page: PageQuery,
-) -> Result<Json<Page<CustomerReport>>, Problem> {
-    view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    Ok(Json(page.of(view.read(ShopMetrics::customers))))
+) -> Result<Seen<Page<CustomerReport>>, Problem> {
+    Ok(metrics.at(min_sequence).await?.read(move |tables| CustomerReport::list(tables, page)).await?)
 }
 
 async fn show_payments(
-    State(view): State<View<ShopMetrics>>,
-    MinSequence(wanted): MinSequence,
-) -> Result<Json<PaymentReport>, Problem> {
-    view.at_least(wanted.unwrap_or(0), WAIT).await?;
-    Ok(Json(view.read(ShopMetrics::payment_report)))
+    State(metrics): State<ReadModel<ShopMetrics>>,
+    min_sequence: MinSequence,
+) -> Result<Seen<PaymentReport>, Problem> {
+    Ok(metrics.at(min_sequence).await?.read(PaymentReport::read).await?)
 }

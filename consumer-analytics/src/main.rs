@@ -7,7 +7,7 @@ use eventkit::{NoSettings, Service};
 async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8084);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
-    let view = service.view::<ShopMetrics>();
-    service.serve(consumer_analytics::http::router(view));
+    let metrics = service.read_model::<ShopMetrics>()?;
+    service.serve(consumer_analytics::http::router(metrics));
     service.run().await
 }

@@ -1,24 +1,48 @@
 //! The numbers as readers get them.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use common::money::Currency;
 use eventkit::EntityId;
+use eventkit::http::{Page, PageQuery};
+use eventkit::projection::{Conditions, List, Tables, ToSql, Word, rusqlite};
 use serde::{Deserialize, Serialize};
 
-use crate::durations::DurationReport;
-use crate::shop_metrics::{OrderStatus, ShopMetrics};
+use crate::durations::{DurationReport, Durations};
+use crate::shop_metrics::OrderStatus;
 use crate::sums::{CurrencyAmount, Decimal};
 
-/// The shop on one page. Money is per currency; `revenue`, `average_order_value` and `currency` are set where everything
-/// was in one.
+/// The shop on one page.
 #[derive(Debug, Serialize)]
 pub struct Summary {
-    /// The log position of the last event that is counted.
+    /// The log position up to which everything is counted.
     pub sequence: u64,
+    /// What is counted.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// The shop's totals.
+#[derive(Debug, Serialize)]
+pub struct Totals {
     /// How many orders there are, by where they stand.
     pub orders: OrderCounts,
+    /// The money, and the payments.
+    #[serde(flatten)]
+    pub sales: Sales,
+    /// How many customers ordered.
+    pub customers: i64,
+    /// How many products were ordered.
+    pub products: i64,
+    /// From an order to its first successful payment.
+    pub time_to_payment: DurationReport,
+}
+
+/// What moved, ever or on one day. Money is per currency; `currency`, `revenue` and `average_order_value` are set where
+/// everything was in one.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Sales {
     /// The currency of the following, if there is only one.
     pub currency: Option<Currency>,
     /// What was paid less what was given back.
@@ -27,14 +51,22 @@ pub struct Summary {
     pub average_order_value: Option<Decimal>,
     /// The same and more, per currency.
     pub money: Vec<MoneySummary>,
-    /// How many customers ordered.
-    pub customers: usize,
-    /// How many products were ordered.
-    pub products: usize,
     /// How payments went.
     pub payments: PaymentCounts,
-    /// From an order to its first successful payment.
-    pub time_to_payment: DurationReport,
+}
+
+/// What happened on one day, in UTC.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct DayReport {
+    /// Which day.
+    pub day: NaiveDate,
+    /// How many orders were placed.
+    pub orders: i64,
+    /// How many orders were cancelled, whenever they were placed.
+    pub cancelled: i64,
+    /// The money, and the payments. Money that is given back counts on the day of that.
+    #[serde(flatten)]
+    pub sales: Sales,
 }
 
 /// How many orders there are.
@@ -161,7 +193,7 @@ pub struct CustomerReport {
     /// What they paid less what they got back.
     pub paid: Vec<CurrencyAmount>,
     /// When they last ordered.
-    pub last_order_at: Option<DateTime<Utc>>,
+    pub last_order_at: DateTime<Utc>,
 }
 
 /// What products come in order of, the highest first.
@@ -177,143 +209,241 @@ pub enum ProductOrder {
     Orders,
 }
 
-impl ShopMetrics {
-    /// The shop on one page, as of `sequence`.
-    pub fn summary(&self, sequence: u64) -> Summary {
-        let money = self.money();
+impl ProductOrder {
+    fn column(self) -> &'static str {
+        match self {
+            Self::UnitsOrdered => "units_ordered",
+            Self::UnitsSold => "units_sold",
+            Self::Orders => "orders",
+        }
+    }
+}
+
+/// Every day that there is, as [`Sales::read`] wants it.
+const EVER: (&str, &str) = ("0000-01-01", "9999-12-31");
+
+impl Totals {
+    /// Everything that was counted.
+    pub fn read(tables: &Tables<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            orders: OrderCounts::read(tables)?,
+            sales: Sales::read(tables, EVER)?,
+            customers: number(tables, "SELECT count(*) FROM customers")?,
+            products: number(tables, "SELECT count(*) FROM products")?,
+            time_to_payment: time_to_payment(tables)?,
+        })
+    }
+}
+
+impl OrderCounts {
+    fn read(tables: &Tables<'_>) -> rusqlite::Result<Self> {
+        let (mut placed, mut confirmed, mut shipped, mut cancelled) = (0, 0, 0, 0);
+        let statuses = tables.all("SELECT status, orders FROM statuses", [], |row| {
+            Ok((row.get::<_, Word<_>>("status")?.0, row.get("orders")?))
+        })?;
+        for (status, orders) in statuses {
+            match status {
+                OrderStatus::Placed => placed = orders,
+                OrderStatus::Confirmed => confirmed = orders,
+                OrderStatus::Shipped => shipped = orders,
+                OrderStatus::Cancelled => cancelled = orders,
+            }
+        }
+        Ok(Self { total: placed + confirmed + shipped + cancelled, placed, confirmed, shipped, cancelled })
+    }
+}
+
+impl Sales {
+    /// Of the days from the first to the last.
+    fn read(tables: &Tables<'_>, days: (&str, &str)) -> rusqlite::Result<Self> {
+        let money = MoneySummary::read(tables, days)?;
         let single = match money.as_slice() {
             [single] => Some(single),
             _ => None,
         };
-        Summary {
-            sequence,
-            orders: self.order_counts(),
+        Ok(Self {
             currency: single.map(|single| single.currency),
             revenue: single.map(|single| single.revenue),
             average_order_value: single.and_then(|single| single.average_order_value),
-            customers: self.totals.customers.len(),
-            products: self.totals.products.len(),
-            payments: self.payment_counts(),
-            time_to_payment: self.totals.time_to_payment.report(),
+            payments: PaymentCounts::read(tables, days)?,
             money,
+        })
+    }
+}
+
+impl MoneySummary {
+    /// Added up here: what is within bounds on every day may be beyond them over all.
+    fn read(tables: &Tables<'_>, days: (&str, &str)) -> rusqlite::Result<Vec<Self>> {
+        #[derive(Default)]
+        struct Sum {
+            orders: i64,
+            ordered: i128,
+            paid: i128,
+            refunded: i128,
         }
-    }
-
-    /// How payments went, by method, and why they failed.
-    pub fn payment_report(&self) -> PaymentReport {
-        let counts = self.payment_counts();
-        let mut methods: Vec<_> = self
-            .payments
-            .methods
-            .iter()
-            .map(|(name, method)| {
-                let total = method.succeeded + method.failed;
-                MethodReport {
-                    method: name.clone(),
-                    total,
-                    succeeded: method.succeeded,
-                    failed: method.failed,
-                    share: Decimal::share(total, counts.total),
-                    success_rate: Decimal::share(method.succeeded, total),
-                    paid: method.paid.amounts(),
-                }
-            })
-            .collect();
-        methods.sort_by_key(|method| Reverse(method.total));
-        let failures = self.payments.failures.iter();
-        let mut failures: Vec<_> =
-            failures.map(|(reason, count)| FailureReport { reason: reason.clone(), count: *count }).collect();
-        failures.sort_by_key(|failure| Reverse(failure.count));
-        PaymentReport { counts, methods, failures, time_to_payment: self.totals.time_to_payment.report() }
-    }
-
-    /// Every product.
-    pub fn products(&self, order: ProductOrder) -> Vec<ProductReport> {
-        let mut products: Vec<_> = self
-            .totals
-            .products
-            .iter()
-            .map(|(product_id, product)| ProductReport {
-                product_id: product_id.clone(),
-                name: product.name.clone(),
-                orders: product.orders,
-                units_ordered: product.units_ordered,
-                units_sold: product.units_sold,
-                revenue: product.revenue.amounts(),
-            })
-            .collect();
-        let rank = |product: &ProductReport| match order {
-            ProductOrder::UnitsOrdered => product.units_ordered,
-            ProductOrder::UnitsSold => product.units_sold,
-            ProductOrder::Orders => product.orders,
-        };
-        products.sort_by(|a, b| (rank(b), &a.product_id).cmp(&(rank(a), &b.product_id)));
-        products
-    }
-
-    /// Every customer who ordered, the one with the most orders first.
-    pub fn customers(&self) -> Vec<CustomerReport> {
-        let mut customers: Vec<_> = self
-            .totals
-            .customers
-            .iter()
-            .map(|(customer_id, customer)| CustomerReport {
-                customer_id: customer_id.clone(),
-                orders: customer.orders,
-                cancelled: customer.cancelled,
-                ordered: customer.ordered.amounts(),
-                paid: customer.paid.amounts(),
-                last_order_at: customer.last_order_at,
-            })
-            .collect();
-        customers.sort_by(|a, b| (b.orders, &a.customer_id).cmp(&(a.orders, &b.customer_id)));
-        customers
-    }
-
-    fn order_counts(&self) -> OrderCounts {
-        let count = |status| self.totals.by_status.get(&status).copied().unwrap_or(0);
-        OrderCounts {
-            total: self.totals.orders,
-            placed: count(OrderStatus::Placed),
-            confirmed: count(OrderStatus::Confirmed),
-            shipped: count(OrderStatus::Shipped),
-            cancelled: count(OrderStatus::Cancelled),
-        }
-    }
-
-    fn payment_counts(&self) -> PaymentCounts {
-        let payments = &self.payments;
-        let total = payments.succeeded + payments.failed;
-        PaymentCounts {
-            total,
-            succeeded: payments.succeeded,
-            failed: payments.failed,
-            refunds: payments.refunds,
-            voided: payments.voided,
-            success_rate: Decimal::share(payments.succeeded, total),
-        }
-    }
-
-    fn money(&self) -> Vec<MoneySummary> {
-        let (totals, payments) = (&self.totals, &self.payments);
-        let mut revenue = payments.paid.clone();
-        revenue.add_all(&payments.refunded, -1);
-        let mut currencies: Vec<Currency> = totals.ordered.currencies().chain(revenue.currencies()).collect();
-        currencies.sort_unstable();
-        currencies.dedup();
-        let summary = |currency: Currency| {
-            let orders = totals.orders_in.get(&currency).copied().unwrap_or(0);
-            let ordered = totals.ordered.of(currency);
-            MoneySummary {
+        let mut sums: BTreeMap<Currency, Sum> = BTreeMap::new();
+        let each =
+            "SELECT currency, orders, ordered, paid, refunded FROM day_sums WHERE day BETWEEN ?1 AND ?2";
+        tables.all(each, days, |row| {
+            let sum = sums.entry(row.get::<_, Word<_>>("currency")?.0).or_default();
+            sum.orders += row.get::<_, i64>("orders")?;
+            sum.ordered += i128::from(row.get::<_, i64>("ordered")?);
+            sum.paid += i128::from(row.get::<_, i64>("paid")?);
+            sum.refunded += i128::from(row.get::<_, i64>("refunded")?);
+            Ok(())
+        })?;
+        let summary = |(currency, Sum { orders, ordered, paid, refunded })| {
+            let ordered = Decimal::minor(ordered, currency);
+            Self {
                 currency,
                 orders,
                 ordered,
                 average_order_value: ordered.divided_by(orders),
-                paid: payments.paid.of(currency),
-                refunded: payments.refunded.of(currency),
-                revenue: revenue.of(currency),
+                paid: Decimal::minor(paid, currency),
+                refunded: Decimal::minor(refunded, currency),
+                revenue: Decimal::minor(paid - refunded, currency),
             }
         };
-        currencies.into_iter().map(summary).collect()
+        Ok(sums.into_iter().map(summary).collect())
     }
+}
+
+impl PaymentCounts {
+    fn read(tables: &Tables<'_>, days: (&str, &str)) -> rusqlite::Result<Self> {
+        let sums = tables.first(
+            "SELECT coalesce(sum(succeeded), 0), coalesce(sum(failed), 0), coalesce(sum(refunds), 0),
+                    coalesce(sum(voided), 0)
+             FROM days WHERE day BETWEEN ?1 AND ?2",
+            days,
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )?;
+        let (succeeded, failed, refunds, voided) = sums.unwrap_or_default();
+        let total = succeeded + failed;
+        Ok(Self { total, succeeded, failed, refunds, voided, success_rate: Decimal::share(succeeded, total) })
+    }
+}
+
+impl DayReport {
+    /// The days on which something happened, the latest first.
+    pub fn list(tables: &Tables<'_>, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+        let list = List {
+            columns: "day, orders, cancelled",
+            from: "days",
+            matching: Conditions::default(),
+            order_by: "day DESC",
+        };
+        tables.page(&list, page, |row| {
+            let day: String = row.get("day")?;
+            Ok(Self {
+                day: row.get::<_, Word<_>>("day")?.0,
+                orders: row.get("orders")?,
+                cancelled: row.get("cancelled")?,
+                sales: Sales::read(tables, (&day, &day))?,
+            })
+        })
+    }
+}
+
+impl PaymentReport {
+    /// How payments went, by method, and why they failed.
+    pub fn read(tables: &Tables<'_>) -> rusqlite::Result<Self> {
+        let counts = PaymentCounts::read(tables, EVER)?;
+        let by_use = "SELECT method, succeeded, failed FROM methods ORDER BY succeeded + failed DESC, method";
+        let methods = tables.all(by_use, [], |row| {
+            let (method, succeeded, failed) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let total = succeeded + failed;
+            Ok(MethodReport {
+                total,
+                succeeded,
+                failed,
+                share: Decimal::share(total, counts.total),
+                success_rate: Decimal::share(succeeded, total),
+                paid: amounts(
+                    tables,
+                    "SELECT currency, paid FROM method_sums WHERE method = ?1 ORDER BY currency",
+                    &method,
+                )?,
+                method,
+            })
+        })?;
+        let failures = tables.all(
+            "SELECT reason, payments FROM failures ORDER BY payments DESC, reason",
+            [],
+            |row| Ok(FailureReport { reason: row.get(0)?, count: row.get(1)? }),
+        )?;
+        Ok(Self { counts, methods, failures, time_to_payment: time_to_payment(tables)? })
+    }
+}
+
+impl ProductReport {
+    /// The products that were ordered.
+    pub fn list(tables: &Tables<'_>, order: ProductOrder, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+        let list = List {
+            columns: "product_id, name, orders, units_ordered, units_sold",
+            from: "products",
+            matching: Conditions::default(),
+            order_by: &format!("{} DESC, product_id", order.column()),
+        };
+        let revenue = "SELECT currency, revenue FROM product_sums WHERE product_id = ?1 ORDER BY currency";
+        tables.page(&list, page, |row| {
+            let product_id: EntityId = row.get("product_id")?;
+            Ok(Self {
+                name: row.get("name")?,
+                orders: row.get("orders")?,
+                units_ordered: row.get("units_ordered")?,
+                units_sold: row.get("units_sold")?,
+                revenue: amounts(tables, revenue, &product_id)?,
+                product_id,
+            })
+        })
+    }
+}
+
+impl CustomerReport {
+    /// The customers who ordered, the one with the most orders first.
+    pub fn list(tables: &Tables<'_>, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+        let list = List {
+            columns: "customer_id, orders, cancelled, last_order_at",
+            from: "customers",
+            matching: Conditions::default(),
+            order_by: "orders DESC, customer_id",
+        };
+        let ordered = "SELECT currency, ordered FROM customer_sums WHERE customer_id = ?1 ORDER BY currency";
+        let paid = "SELECT currency, paid FROM customer_sums WHERE customer_id = ?1 ORDER BY currency";
+        tables.page(&list, page, |row| {
+            let customer_id: EntityId = row.get("customer_id")?;
+            Ok(Self {
+                orders: row.get("orders")?,
+                cancelled: row.get("cancelled")?,
+                ordered: amounts(tables, ordered, &customer_id)?,
+                paid: amounts(tables, paid, &customer_id)?,
+                last_order_at: row.get::<_, Word<_>>("last_order_at")?.0,
+                customer_id,
+            })
+        })
+    }
+}
+
+/// The sums that are not nothing, by currency.
+fn amounts(tables: &Tables<'_>, sums: &str, of: impl ToSql) -> rusqlite::Result<Vec<CurrencyAmount>> {
+    let sums = tables.all(sums, [of], |row| Ok((row.get::<_, Word<_>>(0)?.0, row.get::<_, i64>(1)?)))?;
+    let not_nothing = sums.into_iter().filter(|(_, minor)| *minor != 0);
+    let amount = |(currency, minor)| {
+        let amount = Decimal::minor(i128::from(minor), currency);
+        CurrencyAmount { currency, amount }
+    };
+    Ok(not_nothing.map(amount).collect())
+}
+
+fn number(tables: &Tables<'_>, sql: &str) -> rusqlite::Result<i64> {
+    Ok(tables.first(sql, [], |row| row.get(0))?.unwrap_or_default())
+}
+
+fn time_to_payment(tables: &Tables<'_>) -> rusqlite::Result<DurationReport> {
+    let mut durations = Durations::default();
+    tables.all("SELECT three_digits, orders, sum_ms FROM waits", [], |row| {
+        durations.add(row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(())
+    })?;
+    Ok(durations.report())
 }

@@ -1,50 +1,8 @@
-//! Exact arithmetic for reports: sums of money per currency, averages and shares as decimals. No floats.
+//! Exact arithmetic for reports: sums of money, averages and shares as decimals. No floats.
 
-use std::collections::BTreeMap;
-
-use common::money::{Currency, Money};
+use common::money::Currency;
 use serde::{Serialize, Serializer, ser};
 use serde_json::value::RawValue;
-
-/// Money added up, per currency. It cannot overflow: there is room for more than 2^63 of the largest amounts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sums(BTreeMap<Currency, i128>);
-
-impl Sums {
-    /// Adds `money`, `times` times (negative: takes it away).
-    pub fn add(&mut self, money: Money, times: i64) {
-        let sum = self.0.entry(money.currency()).or_default();
-        *sum += i128::from(money.minor()) * i128::from(times);
-    }
-
-    /// Adds another sum, `times` times (negative: takes it away).
-    pub fn add_all(&mut self, other: &Self, times: i64) {
-        for (currency, minor) in &other.0 {
-            *self.0.entry(*currency).or_default() += minor * i128::from(times);
-        }
-    }
-
-    /// The sum in one currency.
-    pub fn of(&self, currency: Currency) -> Decimal {
-        Decimal::minor(self.0.get(&currency).copied().unwrap_or(0), currency)
-    }
-
-    /// Every currency that was ever added.
-    pub fn currencies(&self) -> impl Iterator<Item = Currency> {
-        self.0.keys().copied()
-    }
-
-    /// The sums that are not nothing, by currency.
-    pub fn amounts(&self) -> Vec<CurrencyAmount> {
-        let not_nothing = self.0.iter().filter(|(_, minor)| **minor != 0);
-        not_nothing
-            .map(|(currency, minor)| CurrencyAmount {
-                currency: *currency,
-                amount: Decimal::minor(*minor, *currency),
-            })
-            .collect()
-    }
-}
 
 /// A sum in one currency, as a report shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -110,10 +68,6 @@ pub fn half_even(n: i128, d: i128) -> i128 {
 mod tests {
     use super::*;
 
-    fn eur(minor: i64) -> Money {
-        Money::new(minor, Currency::EUR).unwrap()
-    }
-
     #[test]
     fn averages_round_half_to_even() {
         for (n, d, rounded) in
@@ -131,16 +85,6 @@ mod tests {
         assert_eq!(text(7, Currency::JPY), "7");
         assert_eq!(text(i128::from(i64::MAX) * 1000, Currency::EUR), "92233720368547758070.00");
         assert_eq!(serde_json::to_string(&Decimal::minor(1, Currency::EUR)).unwrap(), "0.01");
-    }
-
-    #[test]
-    fn currencies_are_never_added_up() {
-        let mut sums = Sums::default();
-        sums.add(eur(100), 3);
-        sums.add(Money::new(7, Currency::JPY).unwrap(), 1);
-        sums.add(eur(50), -1);
-        assert_eq!(sums.of(Currency::EUR).to_string(), "2.50");
-        assert_eq!(sums.of(Currency::JPY).to_string(), "7");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod cluster;
 mod conformance;
+mod folded;
 mod laws;
 mod locate;
 mod projected;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
+pub use folded::Folded;
 pub use laws::aggregate_laws;
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 pub use projected::Projected;

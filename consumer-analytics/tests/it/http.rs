@@ -1,4 +1,4 @@
-//! The routes of consumer-analytics, over a view of a real log.
+//! The routes of consumer-analytics, over a read model of a real log.
 
 use axum::Router;
 use axum::body::Body;
@@ -9,9 +9,10 @@ use common::payment::{PaymentEvent, PaymentMethodKind};
 use consumer_analytics::http::router;
 use consumer_analytics::shop_metrics::ShopMetrics;
 use eventkit::testing::NatsServer;
-use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, View};
+use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 use crate::{confirmed, eur, paid, placed};
@@ -83,8 +84,9 @@ async fn the_numbers_are_those_of_the_log() {
     let server = NatsServer::start().await;
     let client = server.client().await;
     eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
-    let routes = eventkit::http::complete(router(View::<ShopMetrics>::follow(client)));
+    let log = EventLog::new(client, "/test");
+    let dir = TempDir::new().unwrap();
+    let routes = eventkit::http::complete(router(ReadModel::<ShopMetrics>::follow(&log, dir.path())));
 
     let price: Money = eur(1_050);
     let mut last = 0;
@@ -103,6 +105,10 @@ async fn the_numbers_are_those_of_the_log() {
     assert_eq!((&products["total"], &products["items"][0]["units_sold"]), (&1.into(), &10.into()));
     let customers = get(&routes, "/metrics/customers").await;
     assert_eq!(customers["items"][0]["orders"], 5);
+    let days = get(&routes, "/metrics/days").await;
+    // It may be midnight.
+    let orders = days["items"].as_array().unwrap().iter().map(|day| day["orders"].as_i64().unwrap());
+    assert_eq!(orders.sum::<i64>(), 5);
     let payments = get(&routes, "/metrics/payments").await;
     assert_eq!(payments["methods"][0]["method"], "card");
     assert_eq!(ask(&routes, "/metrics/products?sort=luck").await.0, StatusCode::BAD_REQUEST);
@@ -112,7 +118,9 @@ async fn the_numbers_are_those_of_the_log() {
 #[tokio::test]
 async fn the_page_needs_nothing_from_elsewhere() {
     let server = NatsServer::start().await;
-    let routes = eventkit::http::complete(router(View::follow(server.client().await)));
+    let log = EventLog::new(server.client().await, "/test");
+    let dir = TempDir::new().unwrap();
+    let routes = eventkit::http::complete(router(ReadModel::follow(&log, dir.path())));
     let (status, page) = ask(&routes, "/").await;
     assert_eq!(status, StatusCode::OK);
     for foreign in ["http://", "https://", "src=", "@import", "url("] {

@@ -5,13 +5,16 @@
 mod http;
 mod shop_metrics;
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use common::ShopEvent;
 use common::money::{Currency, Money};
 use common::order::{
     CancelReason, OrderCancelled, OrderConfirmed, OrderItem, OrderPlaced, OrderShipped, PaymentMethod,
 };
 use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus};
+use consumer_analytics::shop_metrics::{SalesEvent, ShopMetrics};
+use eventkit::testing::Folded;
 use eventkit::{EntityId, EventId, EventSet, Metadata, Recorded};
 
 fn id(text: &str) -> EntityId {
@@ -77,8 +80,8 @@ fn refunded(order_id: &str, amount: Money) -> PaymentRefunded {
     PaymentRefunded { payment_id: id(order_id), order_id: id(order_id), amount }
 }
 
-/// An event as the log gives it, so many milliseconds after noon.
-fn at(ms: i64, event: impl Into<ShopEvent>) -> Recorded<ShopEvent> {
+/// An event as the log gives it, so many milliseconds after noon: its entity's first.
+fn at(ms: i64, event: impl Into<SalesEvent>) -> Recorded<SalesEvent> {
     let event = event.into();
     let noon: DateTime<Utc> = "2026-01-02T12:00:00Z".parse().unwrap();
     let (event_type, data_version) = event.kind();
@@ -95,4 +98,20 @@ fn at(ms: i64, event: impl Into<ShopEvent>) -> Recorded<ShopEvent> {
         priority: None,
     };
     Recorded { event, meta, version: 1, sequence: 1 }
+}
+
+/// These events, as they stand on the log: each the next one of its entity.
+fn on_the_log(events: impl IntoIterator<Item = Recorded<SalesEvent>>) -> Vec<Recorded<SalesEvent>> {
+    let mut versions: HashMap<(String, EntityId), u64> = HashMap::new();
+    let place = |(place, event): (usize, Recorded<SalesEvent>)| {
+        let entity = event.meta.event_type.split('.').next().unwrap().to_owned();
+        let version = versions.entry((entity, event.entity_id().clone())).or_default();
+        *version += 1;
+        Recorded { version: *version, sequence: place as u64 + 1, ..event }
+    };
+    events.into_iter().enumerate().map(place).collect()
+}
+
+fn fold(events: impl IntoIterator<Item = Recorded<SalesEvent>>) -> Folded<ShopMetrics> {
+    Folded::of(on_the_log(events))
 }

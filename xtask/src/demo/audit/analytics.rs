@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
+use chrono::{DateTime, NaiveDate, Utc};
 use common::ShopEvent;
 use common::money::{Amount, Currency, Money};
 use common::order::{OrderItem, OrderPlaced};
@@ -19,6 +20,7 @@ use crate::demo::{Ending, Shop};
 #[derive(Debug, Clone, Default)]
 pub struct Analytics {
     pub(super) summary: Summary,
+    pub(super) days: Vec<DayNumbers>,
     pub(super) methods: Vec<MethodNumbers>,
     pub(super) failures: Vec<Failure>,
     pub(super) products: Vec<ProductNumbers>,
@@ -72,6 +74,15 @@ struct Durations {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct DayNumbers {
+    day: NaiveDate,
+    pub(super) orders: i64,
+    cancelled: i64,
+    money: Vec<MoneySummary>,
+    payments: PaymentCounts,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct MethodNumbers {
     method: String,
     total: i64,
@@ -122,6 +133,7 @@ impl Analytics {
         let Payments { methods, failures } = shop.get(SERVICE, "/metrics/payments").await?;
         let analytics = Self {
             summary: shop.get(SERVICE, "/metrics/summary").await?,
+            days: shop.list(SERVICE, "/metrics/days").await?,
             methods,
             failures,
             products: shop.list(SERVICE, "/metrics/products").await?,
@@ -140,12 +152,13 @@ impl Analytics {
         let analytics = Self {
             summary: Summary {
                 orders: order_counts(&orders),
-                money: money(&orders, &payments),
+                money: money(&orders, &payments, |_| true),
                 customers: customers.len(),
                 products: products.len(),
-                payments: payment_counts(ledger, &payments),
+                payments: payment_counts(ledger, &payments, |_| true),
                 time_to_payment: time_to_payment(&orders),
             },
+            days: days(ledger, &orders, &payments),
             methods: methods(&payments),
             failures: failures(&payments),
             products,
@@ -156,6 +169,10 @@ impl Analytics {
 
     fn sorted(mut self) -> Self {
         self.summary.money.sort_by_key(|money| money.currency);
+        self.days.sort_by_key(|day| day.day);
+        for day in &mut self.days {
+            day.money.sort_by_key(|money| money.currency);
+        }
         self.methods.sort_by(|a, b| a.method.cmp(&b.method));
         self.failures.sort_by(|a, b| a.reason.cmp(&b.reason));
         self.products.sort_by(|a, b| a.product_id.cmp(&b.product_id));
@@ -170,6 +187,7 @@ pub(super) fn check(ledger: &Ledger) -> Check {
     check.holds(by_log.summary == said.summary, || {
         format!("the summary: the log gives {:?}, consumer-analytics says {:?}", by_log.summary, said.summary)
     });
+    compare(&mut check, "days", &by_log.days, &said.days);
     compare(&mut check, "payment methods", &by_log.methods, &said.methods);
     compare(&mut check, "payment failures", &by_log.failures, &said.failures);
     compare(&mut check, "products", &by_log.products, &said.products);
@@ -200,22 +218,22 @@ fn compare<T: PartialEq + std::fmt::Debug>(check: &mut Check, what: &str, by_log
 /// What a payment has become.
 struct PaymentFate {
     processed: Recorded<PaymentProcessed>,
-    refunded: bool,
+    refunded_at: Option<DateTime<Utc>>,
 }
 
 impl PaymentFate {
     fn all(ledger: &Ledger) -> Vec<Self> {
-        let refunded: BTreeSet<_> = ledger
+        let refunded: HashMap<_, _> = ledger
             .events()
             .filter_map(|event| match &event.event {
-                ShopEvent::PaymentRefunded(e) => Some(&e.payment_id),
+                ShopEvent::PaymentRefunded(e) => Some((&e.payment_id, event.meta.time)),
                 _ => None,
             })
             .collect();
         let processed = ledger.events().filter_map(|event| match &event.event {
             ShopEvent::PaymentProcessed(e) => Some(Self {
                 processed: event.clone().map(|_| e.clone()),
-                refunded: refunded.contains(&e.payment_id),
+                refunded_at: refunded.get(&e.payment_id).copied(),
             }),
             _ => None,
         });
@@ -228,7 +246,7 @@ impl PaymentFate {
 
     /// What was kept of it.
     fn kept(&self) -> Option<Money> {
-        (self.succeeded() && !self.refunded).then_some(self.processed.amount)
+        (self.succeeded() && self.refunded_at.is_none()).then_some(self.processed.amount)
     }
 }
 
@@ -304,12 +322,52 @@ fn order_counts(orders: &[Fate<'_>]) -> OrderCounts {
     }
 }
 
-fn money(orders: &[Fate<'_>], payments: &[PaymentFate]) -> Vec<MoneySummary> {
-    let totals = || orders.iter().map(|order| order.placed.total);
+/// What happened on each day on which anything did.
+fn days(ledger: &Ledger, orders: &[Fate<'_>], payments: &[PaymentFate]) -> Vec<DayNumbers> {
+    let time_of = |event: &Recorded<ShopEvent>| match &event.event {
+        ShopEvent::OrderPlaced(_)
+        | ShopEvent::OrderCancelled(_)
+        | ShopEvent::PaymentProcessed(_)
+        | ShopEvent::PaymentRefunded(_)
+        | ShopEvent::PaymentVoided(_) => Some(event.meta.time),
+        _ => None,
+    };
+    let days: BTreeSet<NaiveDate> = ledger.events().filter_map(time_of).map(|at| at.date_naive()).collect();
+    let numbers = |day: NaiveDate| {
+        let on_it = |at: DateTime<Utc>| at.date_naive() == day;
+        let cancelled = |event: &&Recorded<ShopEvent>| {
+            matches!(event.event, ShopEvent::OrderCancelled(_)) && on_it(event.meta.time)
+        };
+        DayNumbers {
+            day,
+            orders: count(orders.iter().filter(|order| on_it(order.placed.meta.time)).count()),
+            cancelled: count(ledger.events().filter(cancelled).count()),
+            money: money(orders, payments, on_it),
+            payments: payment_counts(ledger, payments, on_it),
+        }
+    };
+    days.into_iter().map(numbers).collect()
+}
+
+/// The money that moved at the times that count.
+fn money(
+    orders: &[Fate<'_>],
+    payments: &[PaymentFate],
+    counts: impl Fn(DateTime<Utc>) -> bool,
+) -> Vec<MoneySummary> {
+    let placed = || orders.iter().filter(|order| counts(order.placed.meta.time));
+    let totals = || placed().map(|order| order.placed.total);
     let taken = || payments.iter().filter(|payment| payment.succeeded());
-    let paid = || taken().map(|payment| payment.processed.amount);
-    let refunded = || taken().filter(|payment| payment.refunded).map(|payment| payment.processed.amount);
-    let currencies: BTreeSet<Currency> = totals().chain(paid()).map(Money::currency).collect();
+    let paid = || {
+        taken().filter(|payment| counts(payment.processed.meta.time)).map(|payment| payment.processed.amount)
+    };
+    let refunded = || {
+        taken()
+            .filter(|payment| payment.refunded_at.is_some_and(&counts))
+            .map(|payment| payment.processed.amount)
+    };
+    let currencies: BTreeSet<Currency> =
+        totals().chain(paid()).chain(refunded()).map(Money::currency).collect();
     let summary = |currency| {
         let orders = count(totals().filter(|total| total.currency() == currency).count());
         let ordered = sum_in(currency, totals());
@@ -327,10 +385,17 @@ fn money(orders: &[Fate<'_>], payments: &[PaymentFate]) -> Vec<MoneySummary> {
     currencies.into_iter().map(summary).collect()
 }
 
-fn payment_counts(ledger: &Ledger, payments: &[PaymentFate]) -> PaymentCounts {
-    let total = count(payments.len());
-    let succeeded = count(payments.iter().filter(|payment| payment.succeeded()).count());
-    let events = |wanted: fn(&ShopEvent) -> bool| count(ledger.events().filter(|e| wanted(&e.event)).count());
+fn payment_counts(
+    ledger: &Ledger,
+    payments: &[PaymentFate],
+    counts: impl Fn(DateTime<Utc>) -> bool,
+) -> PaymentCounts {
+    let tried = || payments.iter().filter(|payment| counts(payment.processed.meta.time));
+    let total = count(tried().count());
+    let succeeded = count(tried().filter(|payment| payment.succeeded()).count());
+    let events = |wanted: fn(&ShopEvent) -> bool| {
+        count(ledger.events().filter(|e| wanted(&e.event) && counts(e.meta.time)).count())
+    };
     let rate = || {
         let rate = divided(succeeded * 10_000, total);
         format!("{}.{:04}", rate / 10_000, rate % 10_000).parse().ok()

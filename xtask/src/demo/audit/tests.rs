@@ -200,6 +200,7 @@ fn shop() -> Ledger {
         vec![status("o-1", "Shipped", 3), status("o-2", "Cancelled", 2), status("o-3", "Cancelled", 3)];
     shop.stock = vec![Stock { product_id: id("lamp"), on_hand: 8, reserved: 0, shipped: 2, received: 10 }];
     shop.analytics.summary = serde_json::from_str(SUMMARY).unwrap();
+    shop.analytics.days = serde_json::from_str(DAYS).unwrap();
     shop.analytics.methods = serde_json::from_str(METHODS).unwrap();
     shop.analytics.failures =
         serde_json::from_value(json!([{"reason": "card_declined", "count": 1}])).unwrap();
@@ -217,6 +218,12 @@ const SUMMARY: &str = r#"{
     "payments": {"total": 3, "succeeded": 2, "failed": 1, "refunds": 1, "voided": 0, "success_rate": 0.6667},
     "time_to_payment": {"count": 2, "average_ms": 4500}
 }"#;
+const DAYS: &str = r#"[
+    {"day": "1970-01-01", "orders": 3, "cancelled": 2,
+     "money": [{"currency": "USD", "orders": 3, "ordered": 50.20, "average_order_value": 16.73,
+                "paid": 40.20, "refunded": 20.10, "revenue": 20.10}],
+     "payments": {"total": 3, "succeeded": 2, "failed": 1, "refunds": 1, "voided": 0, "success_rate": 0.6667}}
+]"#;
 const METHODS: &str = r#"[
     {"method": "account", "total": 2, "succeeded": 2, "failed": 0, "paid": [{"currency": "USD", "amount": 40.20}]},
     {"method": "card", "total": 1, "succeeded": 0, "failed": 1, "paid": []}
@@ -355,6 +362,7 @@ fn numbers_that_differ_from_the_log_are_found() {
     finds("analytics", "the summary", |shop| {
         shop.analytics.summary.money[0].revenue = "20.11".parse().unwrap();
     });
+    finds("analytics", "days: consumer-analytics says", |shop| shop.analytics.days[0].orders = 4);
     finds("analytics", "products: consumer-analytics says", |shop| shop.analytics.products[0].units_sold = 3);
     finds("analytics", "payment methods: consumer-analytics does not say", |shop| {
         shop.analytics.methods[0].succeeded = 1;
