@@ -62,9 +62,6 @@ pub use follow::{Followed, FollowedMessage, Follower};
 pub mod projection;
 pub use projection::{Behind, Projection, ReadModel, Seen};
 
-pub mod view;
-pub use view::View;
-
 // Running: a binary from its command line to its last acknowledged message.
 
 mod service;

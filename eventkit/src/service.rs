@@ -195,19 +195,6 @@ impl Service {
         Ok(model)
     }
 
-    /// Keeps a view of the log. The service is not ready, and its routes answer 503, until it has caught up.
-    pub fn view<P: crate::view::Projection>(&mut self) -> crate::View<P> {
-        let name = format!("view {}", crate::view::name_of::<P>());
-        let (view, task) = crate::View::<P>::parts(self.client().clone(), self.health.check(name.as_str()));
-        self.background.spawn(name, async {
-            task.await;
-            Ok(())
-        });
-        let caught_up = view.clone();
-        self.http.wait_for(async move { caught_up.caught_up().await });
-        view
-    }
-
     /// Runs a consumer as part of the service: it starts with [`Service::run`], is ready when it pulls, and when the
     /// service stops it finishes what it has begun.
     pub fn consume(&mut self, consumer: Consumer) {
