@@ -12,6 +12,7 @@ mod consume;
 mod execute;
 mod measure;
 mod memory;
+mod project;
 mod publish;
 mod raw;
 mod report;
@@ -43,6 +44,10 @@ struct CommandLine {
     /// How many pairs to run
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
+
+    /// How many messages each run handles, instead of each comparison's own number
+    #[arg(long, value_name = "N")]
+    messages: Option<usize>,
 
     /// Where to write the results as JSON
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
@@ -107,7 +112,9 @@ async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
     }
     let mut report = Report::default();
     for scenario in scenarios.iter().filter(|scenario| command_line.wants(scenario.name)) {
-        let line = compare(scenario, pairs, command_line.quick).await;
+        let usual = if command_line.quick { scenario.messages / 10 } else { scenario.messages };
+        let messages = command_line.messages.unwrap_or(usual).max(1);
+        let line = compare(scenario, pairs, messages).await;
         report.add(line.with_context(|| scenario.name)?);
     }
     if command_line.wants(memory::NAME) {
@@ -121,8 +128,7 @@ async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
 
 /// Runs both sides in pairs on a server of their own. The side that starts changes with every pair; a first pair
 /// warms up and does not count.
-async fn compare(scenario: &Scenario, pairs: usize, quick: bool) -> anyhow::Result<Line> {
-    let messages = if quick { scenario.messages / 10 } else { scenario.messages };
+async fn compare(scenario: &Scenario, pairs: usize, messages: usize) -> anyhow::Result<Line> {
     let mut arena = Arena::open(scenario.sync_always).await?;
     let mut line = Line::new(scenario, messages);
     for pair in 0..=pairs {

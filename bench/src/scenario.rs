@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use crate::arena::Run;
 use crate::measure::Sample;
-use crate::{consume, execute, publish};
+use crate::{consume, execute, project, publish};
 
 /// One line of the report: the same work by two sides.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub(crate) type Side = fn(Run) -> BoxFuture<'static, Result<Sample>>;
 
 /// Every scenario, in the order of the report.
 pub(crate) fn all() -> Vec<Scenario> {
-    [publishing(), consuming(), executing()].concat()
+    [publishing(), consuming(), executing(), vec![PROJECT]].concat()
 }
 
 /// The simplest one. The others say what is different.
@@ -55,6 +55,18 @@ const PUBLISH_ONE: Scenario = Scenario {
     before: Before::Nothing,
     kit: |run| publish::kit(run, 1).boxed(),
     raw: |run| publish::raw(run, 1, true).boxed(),
+};
+
+/// The target is for 1,000,000 events: `--messages 1000000`.
+const PROJECT: Scenario = Scenario {
+    name: "project",
+    about: "build a read model from the log | an ordered read of it",
+    messages: 150_000,
+    target: Some(0.5),
+    before: Before::Orders,
+    kit: |run| project::kit(run).boxed(),
+    raw: |run| project::raw(run).boxed(),
+    ..PUBLISH_ONE
 };
 
 fn publishing() -> Vec<Scenario> {
