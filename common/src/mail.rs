@@ -2,6 +2,7 @@
 
 use eventkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A mail is about to be handed to the mail server. If no [`MailSent`] follows, nobody knows whether it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,7 +75,7 @@ impl Event for MailSkipped {
 }
 
 /// What a mail says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MailKind {
     /// The order was received.

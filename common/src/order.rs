@@ -4,6 +4,7 @@ use std::fmt;
 
 use eventkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::first_generation;
 use crate::money::Money;
@@ -128,7 +129,7 @@ pub struct OrderCancelled {
 }
 
 /// Why an order was cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelReason {
     /// Somebody asked for it.

@@ -3,6 +3,7 @@
 
 use eventkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::first_generation;
 use crate::money::Money;
@@ -39,7 +40,7 @@ pub enum PaymentStatus {
 }
 
 /// What a payment was made with: enough to give it back, no secrets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PaymentMethodKind {
     /// An account in the shop's own ledger.

@@ -3,6 +3,7 @@
 
 use eventkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Goods came in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct StockReserved {
 }
 
 /// So many of one product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StockLine {
     /// The product.
     pub product_id: EntityId,
@@ -63,7 +64,7 @@ pub struct StockRejected {
 }
 
 /// Too little of one product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StockShortage {
     /// The product.
     pub product_id: EntityId,

@@ -2,6 +2,7 @@
 
 use eventkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A user was created, and is active.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +54,7 @@ pub struct UserStatusChanged {
 }
 
 /// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub enum UserStatus {
     /// Everything.
     #[default]

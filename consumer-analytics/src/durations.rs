@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::sums::half_even;
 
@@ -19,7 +20,7 @@ pub struct Durations {
 }
 
 /// Durations as a report shows them; everything is unknown where nothing was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DurationReport {
     /// How many were measured.
     pub count: i64,
@@ -36,7 +37,7 @@ pub struct DurationReport {
 }
 
 /// One range of a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Bucket {
     /// Its upper bound, inclusive; none for the last, which has none. Its lower bound is that of the one before.
     pub up_to_ms: Option<u64>,

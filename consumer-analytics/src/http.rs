@@ -1,13 +1,15 @@
 //! The shop's numbers, and the page that shows them.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query};
+use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query, Routes};
 use eventkit::{ReadModel, Seen};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::routes;
 
 use crate::report::{CustomerReport, DayReport, PaymentReport, ProductOrder, ProductReport, Summary, Totals};
 use crate::shop_metrics::ShopMetrics;
@@ -17,20 +19,31 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The routes of consumer-analytics.
-pub fn router(metrics: ReadModel<ShopMetrics>) -> Router {
-    Router::new()
-        .route("/", get(dashboard))
-        .route("/metrics/summary", get(show_summary))
-        .route("/metrics/days", get(list_days))
-        .route("/metrics/products", get(list_products))
-        .route("/metrics/customers", get(list_customers))
-        .route("/metrics/payments", get(show_payments))
-        .with_state(metrics)
+pub fn router(metrics: ReadModel<ShopMetrics>) -> Routes {
+    described().with_state(metrics)
 }
 
-#[derive(Debug, Deserialize)]
+/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+pub fn openapi() -> OpenApi {
+    described().into_openapi()
+}
+
+fn described() -> Routes<ReadModel<ShopMetrics>> {
+    Routes::new()
+        .route("/", get(dashboard))
+        .routes(routes!(show_summary))
+        .routes(routes!(list_days))
+        .routes(routes!(list_products))
+        .routes(routes!(list_customers))
+        .routes(routes!(show_payments))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ProductQuery {
+    /// What comes first
     #[serde(default)]
+    #[param(inline)]
     sort: ProductOrder,
 }
 
@@ -38,6 +51,13 @@ async fn dashboard() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("dashboard.html")))
 }
 
+/// The shop in numbers
+#[utoipa::path(
+    get,
+    path = "/metrics/summary",
+    params(MinSequence),
+    responses((status = 200, description = "The numbers", body = Summary))
+)]
 async fn show_summary(
     State(metrics): State<ReadModel<ShopMetrics>>,
     min_sequence: MinSequence,
@@ -46,6 +66,13 @@ async fn show_summary(
     Ok(Seen { value: Summary { sequence, totals }, sequence })
 }
 
+/// The shop in numbers, by day
+#[utoipa::path(
+    get,
+    path = "/metrics/days",
+    params(PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<DayReport>))
+)]
 async fn list_days(
     State(metrics): State<ReadModel<ShopMetrics>>,
     min_sequence: MinSequence,
@@ -54,6 +81,13 @@ async fn list_days(
     Ok(metrics.at(min_sequence).await?.read(move |tables| DayReport::list(tables, page)).await?)
 }
 
+/// Products, by how well they sell
+#[utoipa::path(
+    get,
+    path = "/metrics/products",
+    params(ProductQuery, PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<ProductReport>))
+)]
 async fn list_products(
     State(metrics): State<ReadModel<ShopMetrics>>,
     Query(query): Query<ProductQuery>,
@@ -64,6 +98,13 @@ async fn list_products(
     Ok(metrics.read(move |tables| ProductReport::list(tables, query.sort, page)).await?)
 }
 
+/// Customers, and what they ordered
+#[utoipa::path(
+    get,
+    path = "/metrics/customers",
+    params(PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<CustomerReport>))
+)]
 async fn list_customers(
     State(metrics): State<ReadModel<ShopMetrics>>,
     min_sequence: MinSequence,
@@ -72,6 +113,13 @@ async fn list_customers(
     Ok(metrics.at(min_sequence).await?.read(move |tables| CustomerReport::list(tables, page)).await?)
 }
 
+/// How payments go
+#[utoipa::path(
+    get,
+    path = "/metrics/payments",
+    params(MinSequence),
+    responses((status = 200, description = "The numbers", body = PaymentReport))
+)]
 async fn show_payments(
     State(metrics): State<ReadModel<ShopMetrics>>,
     min_sequence: MinSequence,

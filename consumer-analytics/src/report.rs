@@ -8,13 +8,14 @@ use eventkit::EntityId;
 use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{Conditions, List, Tables, ToSql, Word, rusqlite};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::durations::{DurationReport, Durations};
 use crate::shop_metrics::OrderStatus;
 use crate::sums::{CurrencyAmount, Decimal};
 
 /// The shop on one page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Summary {
     /// The log position up to which everything is counted.
     pub sequence: u64,
@@ -24,7 +25,7 @@ pub struct Summary {
 }
 
 /// The shop's totals.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Totals {
     /// How many orders there are, by where they stand.
     pub orders: OrderCounts,
@@ -41,7 +42,7 @@ pub struct Totals {
 
 /// What moved, ever or on one day. Money is per currency; `currency`, `revenue` and `average_order_value` are set where
 /// everything was in one.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sales {
     /// The currency of the following, if there is only one.
     pub currency: Option<Currency>,
@@ -56,7 +57,7 @@ pub struct Sales {
 }
 
 /// What happened on one day, in UTC.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DayReport {
     /// Which day.
     pub day: NaiveDate,
@@ -70,7 +71,7 @@ pub struct DayReport {
 }
 
 /// How many orders there are.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OrderCounts {
     /// All.
     pub total: i64,
@@ -85,7 +86,7 @@ pub struct OrderCounts {
 }
 
 /// The money in one currency.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MoneySummary {
     /// Which.
     pub currency: Currency,
@@ -104,7 +105,7 @@ pub struct MoneySummary {
 }
 
 /// How payments went.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PaymentCounts {
     /// Tried.
     pub total: i64,
@@ -121,7 +122,7 @@ pub struct PaymentCounts {
 }
 
 /// Payments by method, and why they failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PaymentReport {
     /// How they went.
     #[serde(flatten)]
@@ -135,7 +136,7 @@ pub struct PaymentReport {
 }
 
 /// The payments by one method.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MethodReport {
     /// `account`, `card`, or another producer's word.
     pub method: String,
@@ -154,7 +155,7 @@ pub struct MethodReport {
 }
 
 /// The payments that failed for one reason.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FailureReport {
     /// The code.
     pub reason: String,
@@ -163,7 +164,7 @@ pub struct FailureReport {
 }
 
 /// One product.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProductReport {
     /// Which.
     pub product_id: EntityId,
@@ -180,7 +181,7 @@ pub struct ProductReport {
 }
 
 /// One customer.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CustomerReport {
     /// Who.
     pub customer_id: EntityId,
@@ -197,7 +198,7 @@ pub struct CustomerReport {
 }
 
 /// What products come in order of, the highest first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProductOrder {
     /// `units_ordered`

@@ -3,9 +3,12 @@
 use common::money::Currency;
 use serde::{Serialize, Serializer, ser};
 use serde_json::value::RawValue;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A sum in one currency, as a report shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CurrencyAmount {
     /// Of which currency.
     pub currency: Currency,
@@ -19,6 +22,14 @@ pub struct Decimal {
     units: i128,
     decimals: u32,
 }
+
+impl PartialSchema for Decimal {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Number).description(Some("An exact decimal")).into()
+    }
+}
+
+impl ToSchema for Decimal {}
 
 impl Decimal {
     /// So many minor units of a currency.

@@ -9,6 +9,7 @@ use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{Conditions, FromStream, List, Row, Tables, Word, params, rusqlite};
 use eventkit::{DLQ, DeadLetter, FailureClass, FollowedMessage, Projection};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Every entry.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl FromStream for Filed {
 }
 
 /// One message that one consumer gave up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Entry {
     /// Names the message and the consumer.
     pub id: String,
@@ -76,7 +77,7 @@ pub struct Entry {
 }
 
 /// Where an entry stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Somebody should look.
@@ -111,7 +112,7 @@ impl News {
 }
 
 /// Which entries are meant. An absent part means any, except for the status.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// Who gave up.

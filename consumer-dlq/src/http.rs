@@ -1,19 +1,22 @@
 //! Dead letters to look at, to try again and to put away; and the page for people.
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use eventkit::http::{Body, MinSequence, Page, PageQuery, Path, Problem, Query};
+use eventkit::http::{Body, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes};
 use eventkit::{Catalog, DeadLetter, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use utoipa::openapi::OpenApi;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
 
 use crate::archive::Archive;
 use crate::dead_letters::{Entry, Filter, Status};
@@ -27,14 +30,22 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The routes of consumer-dlq. What is redriven with new data must be an event of `catalog`.
-pub fn router(archive: Archive, catalog: Catalog) -> Router {
-    Router::new()
+pub fn router(archive: Archive, catalog: Catalog) -> Routes {
+    described().with_state(Desk { archive, catalog: Arc::new(catalog) })
+}
+
+/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+pub fn openapi() -> OpenApi {
+    described().into_openapi()
+}
+
+fn described() -> Routes<Desk> {
+    Routes::new()
         .route("/", get(page))
-        .route("/dead-letters", get(list))
-        .route("/dead-letters/redrive", post(redrive_many))
-        .route("/dead-letters/{id}", get(show).delete(dismiss))
-        .route("/dead-letters/{id}/redrive", post(redrive))
-        .with_state(Desk { archive, catalog: Arc::new(catalog) })
+        .routes(routes!(list))
+        .routes(routes!(redrive_many))
+        .routes(routes!(show, dismiss))
+        .routes(routes!(redrive))
 }
 
 #[derive(Clone)]
@@ -44,7 +55,7 @@ struct Desk {
 }
 
 /// A dead letter with everything that is known about it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Whole {
     #[serde(flatten)]
     entry: Entry,
@@ -56,9 +67,10 @@ struct Whole {
 }
 
 /// The failed message's body: always as base64, as text if it is text, as JSON if it is JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Payload {
     bytes: usize,
+    #[schema(value_type = Value)]
     json: Option<Box<RawValue>>,
     text: Option<String>,
     base64: String,
@@ -75,21 +87,26 @@ impl Payload {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// With what to try again
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Mended {
-    /// New data for the event that failed; or a whole new event, where what failed is none.
+    /// New data for the event that failed; or a whole new event, where what failed is none
+    #[schema(value_type = Option<Value>)]
     data: Option<Box<RawValue>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Which ones to try again
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"filter": {"consumer": "consumer-email", "class": "exhausted"}}))]
 struct RedriveMany {
-    filter: Filter,
+    #[schema(value_type = Filter)]
+    filter: Object<Filter>,
 }
 
 /// What became of a request to redrive many.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RedrivenMany {
     redriven: usize,
     /// How many more there are than one request redrives.
@@ -100,7 +117,13 @@ async fn page() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html")))
 }
 
-/// What is open or redriven, or what has the `status` asked for; the latest failure first.
+/// What is open or redriven, or what has the `status` asked for; the latest failure first
+#[utoipa::path(
+    get,
+    path = "/dead-letters",
+    params(ListQuery, PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<Entry>))
+)]
 async fn list(
     State(desk): State<Desk>,
     Query(query): Query<ListQuery>,
@@ -112,6 +135,16 @@ async fn list(
     Ok(letters.read(move |tables| Entry::list(tables, filter, page)).await?)
 }
 
+/// A dead letter, with the message that failed
+#[utoipa::path(
+    get,
+    path = "/dead-letters/{id}",
+    params(("id" = String, Path, description = "As the list says")),
+    responses(
+        (status = 200, description = "All that is known of it", body = Whole),
+        (status = 404, description = "There is no such dead letter"),
+    )
+)]
 async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {
     let (entry, letter) = desk.find(&id).await?;
     let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -128,7 +161,17 @@ async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<W
     }))
 }
 
-/// Sends it back to the consumer that failed, and to no other; with new data if the body has some.
+/// Sends it back to the consumer that failed, and to no other; with new data if the body has some
+#[utoipa::path(
+    post,
+    path = "/dead-letters/{id}/redrive",
+    params(("id" = String, Path, description = "As the list says")),
+    request_body = Option<Mended>,
+    responses(
+        (status = 202, description = "It is on its way to its consumer", body = Entry),
+        (status = 404, description = "There is no such dead letter"),
+    )
+)]
 async fn redrive(
     State(desk): State<Desk>,
     Path(id): Path<String>,
@@ -136,7 +179,11 @@ async fn redrive(
 ) -> Result<impl IntoResponse, Problem> {
     let mended = match body.as_ref() {
         b"" => Mended::default(),
-        body => serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))?,
+        body => {
+            let Object(mended) =
+                serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))?;
+            mended
+        }
     };
     let (_, letter) = desk.find(&id).await?;
     let payload = match mended.data {
@@ -151,10 +198,16 @@ async fn redrive(
     desk.entry(&id).await.map(|entry| (StatusCode::ACCEPTED, Json(entry)))
 }
 
-/// Sends back everything open that the filter takes, the oldest first, up to a limit.
+/// Sends back everything open that the filter takes, the oldest first, up to a limit
+#[utoipa::path(
+    post,
+    path = "/dead-letters/redrive",
+    request_body = RedriveMany,
+    responses((status = 202, description = "They are on their way", body = RedrivenMany))
+)]
 async fn redrive_many(
     State(desk): State<Desk>,
-    Body(RedriveMany { filter }): Body<RedriveMany>,
+    Body(RedriveMany { filter: Object(filter) }): Body<RedriveMany>,
 ) -> Result<impl IntoResponse, Problem> {
     let filter = Filter { status: Some(Status::Open), ..filter };
     let open = desk.archive.read(|tables| Entry::oldest(tables, filter, MAX_REDRIVES)).await?;
@@ -171,7 +224,16 @@ async fn redrive_many(
     Ok((StatusCode::ACCEPTED, Json(RedrivenMany { redriven, left })))
 }
 
-/// Puts it away. It stays on the stream, and under its id, but is not listed any more.
+/// Puts it away. It stays on the stream, and under its id, but is not listed any more
+#[utoipa::path(
+    delete,
+    path = "/dead-letters/{id}",
+    params(("id" = String, Path, description = "As the list says")),
+    responses(
+        (status = 204, description = "It is put away"),
+        (status = 404, description = "There is no such dead letter"),
+    )
+)]
 async fn dismiss(State(desk): State<Desk>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let entry = desk.entry(&id).await?;
     if entry.status != Status::Dismissed {
@@ -198,12 +260,19 @@ impl Desk {
 }
 
 /// [`Filter`] as a query string; other parameters there are the page's.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ListQuery {
+    /// Only what this consumer gave up
     consumer: Option<String>,
+    /// Only events of this type
     #[serde(rename = "type")]
     event_type: Option<String>,
+    /// Only failures of this class
+    #[param(inline)]
     class: Option<eventkit::FailureClass>,
+    /// Only what stands so
+    #[param(inline)]
     status: Option<Status>,
 }
 

@@ -6,13 +6,14 @@ use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{Conditions, List, OutOfTurn, Row, Tables, Word, params, rusqlite};
 use eventkit::{EntityId, Projection, Recorded};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Every mail, in the order of its first attempt.
 #[derive(Debug)]
 pub struct MailList;
 
 /// One mail, as a reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MailSummary {
     /// The mail.
     pub mail_id: EntityId,
@@ -35,7 +36,7 @@ pub struct MailSummary {
 }
 
 /// Whether a mail went out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MailStatus {
     /// It was tried; it is tried again, or is a dead letter.

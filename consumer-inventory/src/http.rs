@@ -1,14 +1,15 @@
 //! Goods in, and a look at what is there.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
 use eventkit::http::{
-    Body, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Written,
+    Body, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes, Written,
 };
 use eventkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::routes;
 
 use crate::stock::{Level, StockRejection};
 use crate::stock_list::{OrderReservation, ProductStock, StockList};
@@ -18,12 +19,20 @@ use crate::storekeeper::Storekeeper;
 pub const MAX_RECEIPT: u32 = 1_000_000_000;
 
 /// The routes of consumer-inventory.
-pub fn router(storekeeper: Storekeeper, stock: ReadModel<StockList>) -> Router {
-    Router::new()
-        .route("/stock", get(list_stock))
-        .route("/stock/{product_id}", get(show_stock).put(receive_stock))
-        .route("/reservations/{order_id}", get(show_reservation))
-        .with_state(Inventory { storekeeper, stock })
+pub fn router(storekeeper: Storekeeper, stock: ReadModel<StockList>) -> Routes {
+    described().with_state(Inventory { storekeeper, stock })
+}
+
+/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+pub fn openapi() -> OpenApi {
+    described().into_openapi()
+}
+
+fn described() -> Routes<Inventory> {
+    Routes::new()
+        .routes(routes!(list_stock))
+        .routes(routes!(show_stock, receive_stock))
+        .routes(routes!(show_reservation))
 }
 
 #[derive(Clone)]
@@ -32,13 +41,24 @@ struct Inventory {
     stock: ReadModel<StockList>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Goods that came in
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"received": 10}))]
 struct Receipt {
+    /// How many
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     received: u32,
 }
 
 /// Adds a receipt: the product's stock grows by `received`. With an `Idempotency-Key` a repeat adds nothing.
+#[utoipa::path(
+    put,
+    path = "/stock/{product_id}",
+    params(("product_id" = EntityId, Path, description = "The product"), IfMatch, RequestCause),
+    request_body = Receipt,
+    responses((status = 200, description = "What is there now; the version is the warehouse's", body = Written<ProductStock>))
+)]
 async fn receive_stock(
     State(inventory): State<Inventory>,
     Path(product_id): Path<EntityId>,
@@ -63,6 +83,13 @@ async fn receive_stock(
     })
 }
 
+/// What is in stock, by product
+#[utoipa::path(
+    get,
+    path = "/stock",
+    params(PageQuery, MinSequence),
+    responses((status = 200, description = "A page of it", body = Page<ProductStock>))
+)]
 async fn list_stock(
     State(inventory): State<Inventory>,
     min_sequence: MinSequence,
@@ -72,6 +99,16 @@ async fn list_stock(
     Ok(stock.read(move |tables| ProductStock::list(tables, page)).await?)
 }
 
+/// What is there of a product
+#[utoipa::path(
+    get,
+    path = "/stock/{product_id}",
+    params(("product_id" = EntityId, Path, description = "The product"), MinSequence),
+    responses(
+        (status = 200, description = "What is there", body = ProductStock),
+        (status = 404, description = "None ever came in"),
+    )
+)]
 async fn show_stock(
     State(inventory): State<Inventory>,
     Path(product_id): Path<EntityId>,
@@ -84,6 +121,16 @@ async fn show_stock(
     product.found().ok_or_else(unknown)
 }
 
+/// What is set aside for an order
+#[utoipa::path(
+    get,
+    path = "/reservations/{order_id}",
+    params(("order_id" = EntityId, Path, description = "The order"), MinSequence),
+    responses(
+        (status = 200, description = "What was reserved, or why not", body = OrderReservation),
+        (status = 404, description = "Nothing was reserved or refused for it"),
+    )
+)]
 async fn show_reservation(
     State(inventory): State<Inventory>,
     Path(order_id): Path<EntityId>,

@@ -6,6 +6,7 @@ use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{Conditions, Json, List, OutOfTurn, Row, Tables, Word, params, rusqlite};
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::stock::Level;
 
@@ -14,7 +15,7 @@ use crate::stock::Level;
 pub struct StockList;
 
 /// One product, as a reader sees it: `received` = `on_hand` + `reserved` + `shipped`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProductStock {
     /// Which product.
     pub product_id: EntityId,
@@ -67,7 +68,7 @@ impl ProductStock {
 }
 
 /// What became of an order's wish for stock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReservationStatus {
     /// Held for the order.
@@ -81,7 +82,7 @@ pub enum ReservationStatus {
 }
 
 /// One order's reservation, as a reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OrderReservation {
     /// For which order.
     pub order_id: EntityId,

@@ -148,7 +148,7 @@ macro_rules! events {
 }
 
 /// What is known about an event besides its data: the CloudEvents context attributes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Metadata {
     /// `id`, unique over all events.
     pub id: EventId,

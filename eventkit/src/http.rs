@@ -5,12 +5,16 @@
 //! [`Written`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`];
 //! histories are [`HistoryEntry`]s.
 //!
+//! Handlers say in a `#[utoipa::path]` what they take and answer; [`document`] makes the OpenAPI document from that. A
+//! documented route refuses query parameters that its document does not name.
+//!
 //! A service hands its routes to [`crate::Service::serve`], which puts [`complete`] around them. A test calls
 //! `complete(routes).oneshot(request)` and needs no socket.
 
 mod edge;
 mod extract;
 mod history;
+mod openapi;
 mod page;
 mod problem;
 mod write;
@@ -18,6 +22,8 @@ mod write;
 pub use edge::{MAX_BODY_BYTES, complete};
 pub use extract::{Body, MinSequence, Object, Path, Query};
 pub use history::{EntryMetadata, HistoryEntry};
+pub(crate) use openapi::pages;
+pub use openapi::{Routes, document};
 pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};
 pub use write::{IfMatch, RequestCause, Written};

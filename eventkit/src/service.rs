@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_nats::Client;
-use axum::Router;
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +31,7 @@ use self::query::Query;
 use self::server::HttpServer;
 use self::tasks::Tasks;
 use crate::health::Health;
+use crate::http::Routes;
 use crate::projection::{self, Projection, ReadModel};
 use crate::{Catalog, Consumer, EventLog, provision};
 
@@ -73,7 +73,7 @@ pub struct Service {
     log: EventLog,
     health: Health,
     http: HttpServer,
-    routes: Router,
+    routes: Routes,
     queries: Vec<Query>,
     /// Cancelled when the service is to stop.
     stop: CancellationToken,
@@ -136,7 +136,7 @@ impl Service {
             signal = next(&mut signals) => bail!("{signal} before the start was complete"),
         };
         let log = EventLog::new(client, format!("/{}", info.name));
-        let (routes, queries, consumers) = (Router::new(), Vec::new(), Vec::new());
+        let (routes, queries, consumers) = (Routes::new(), Vec::new(), Vec::new());
         let background = Tasks::default();
         Ok(Self {
             info,
@@ -218,9 +218,10 @@ impl Service {
         self.background.spawn(name, task);
     }
 
-    /// Serves these routes, beside `/health/live`, `/health/ready` and `/metrics`. May be called several times.
-    pub fn serve(&mut self, routes: Router) {
-        self.routes = std::mem::take(&mut self.routes).merge(routes);
+    /// Serves these routes, beside `/health/live`, `/health/ready`, `/metrics`, and `/openapi.json` and `/docs`, which
+    /// describe them. May be called several times.
+    pub fn serve(&mut self, routes: impl Into<Routes>) {
+        self.routes = std::mem::take(&mut self.routes).merge(routes.into());
     }
 
     /// Answers `{"id": …}` on a NATS subject, such as `order.get`, with what `GET <collection>/<id>` answers; perhaps with a
@@ -234,7 +235,7 @@ impl Service {
     /// Runs until SIGINT or SIGTERM, or until a task ends that should not; then lets what runs finish, within the
     /// shutdown deadline. An error if anything ended by itself, panicked or had to be cut off.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let open = self.http.open(std::mem::take(&mut self.routes));
+        let open = self.http.open(self.info, std::mem::take(&mut self.routes));
         let queries = std::mem::take(&mut self.queries);
         if !queries.is_empty() {
             let (client, stop) = (self.client().clone(), self.stop.clone());

@@ -41,6 +41,21 @@ pub fn recorded<E: Event>(document: &str) -> Recorded<E> {
     Recorded { event, meta: envelope.metadata().expect("its context"), version: 1, sequence: 1 }
 }
 
+/// Checks that a generated document is the one in `file`. `UPDATE_OPENAPI=1 cargo test openapi` writes the file anew
+/// instead: look at the difference before it is committed, because clients were written for the old one.
+pub fn is_committed(document: &serde_json::Value, file: &str) {
+    let text = format!("{document:#}\n");
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(file, text).expect("the document can be written");
+        return;
+    }
+    let committed = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{file} is not what the code says: UPDATE_OPENAPI=1 cargo test openapi writes it anew"
+    );
+}
+
 /// Asks again and again until `ask` answers `Some`, and returns that.
 ///
 /// For what happens in another task or process and has no future to await. Fails the test when `deadline` has passed

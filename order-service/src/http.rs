@@ -3,9 +3,10 @@
 mod order;
 mod user;
 
-use axum::Router;
-use axum::routing::{get, post};
+use eventkit::http::Routes;
 use eventkit::{EventStore, ReadModel};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::routes;
 
 use crate::order::Order;
 use crate::order_list::OrderList;
@@ -27,17 +28,25 @@ pub struct Api {
 
 impl Api {
     /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Router {
-        Router::new()
-            .route("/users", get(user::list).post(user::create))
-            .route("/users/{id}", get(user::show).patch(user::update))
-            .route("/users/{id}/status", post(user::set_status))
-            .route("/users/{id}/events", get(user::history))
-            .route("/orders", get(order::list).post(order::place))
-            .route("/orders/{id}", get(order::show))
-            .route("/orders/{id}/events", get(order::history))
-            .route("/orders/{id}/ship", post(order::ship))
-            .route("/orders/{id}/cancel", post(order::cancel))
-            .with_state(self)
+    pub fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
+
+    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+    pub fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+
+    fn described() -> Routes<Self> {
+        Routes::new()
+            .routes(routes!(user::list, user::create))
+            .routes(routes!(user::show, user::update))
+            .routes(routes!(user::set_status))
+            .routes(routes!(user::history))
+            .routes(routes!(order::list, order::place))
+            .routes(routes!(order::show))
+            .routes(routes!(order::history))
+            .routes(routes!(order::ship))
+            .routes(routes!(order::cancel))
     }
 }

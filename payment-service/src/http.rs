@@ -3,9 +3,10 @@
 mod account;
 mod payment;
 
-use axum::Router;
-use axum::routing::get;
+use eventkit::http::Routes;
 use eventkit::{EventStore, ReadModel};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::routes;
 
 use crate::account::Account;
 use crate::account_list::AccountList;
@@ -24,12 +25,20 @@ pub struct Api {
 
 impl Api {
     /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Router {
-        Router::new()
-            .route("/accounts/{id}", get(account::show).post(account::change))
-            .route("/accounts/{id}/events", get(account::history))
-            .route("/payments", get(payment::list))
-            .route("/payments/{id}", get(payment::show))
-            .with_state(self)
+    pub fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
+
+    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+    pub fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+
+    fn described() -> Routes<Self> {
+        Routes::new()
+            .routes(routes!(account::show, account::change))
+            .routes(routes!(account::history))
+            .routes(routes!(payment::list))
+            .routes(routes!(payment::show))
     }
 }

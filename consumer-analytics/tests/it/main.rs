@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's own functions fail the test by panicking")]
 
 mod http;
+mod openapi;
 mod shop_metrics;
 
 use std::collections::HashMap;

@@ -6,6 +6,7 @@
 mod dead_letters;
 mod edit;
 mod http;
+mod openapi;
 
 use chrono::{DateTime, Utc};
 use eventkit::{DeadLetter, FailureClass, Original};

@@ -7,6 +7,7 @@ mod http;
 mod letter;
 mod mail;
 mod mailer;
+mod openapi;
 mod smtp_server;
 
 use std::sync::Arc;

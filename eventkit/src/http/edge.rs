@@ -16,6 +16,7 @@ use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
 use super::extract::unreadable;
+use super::openapi::{KnownParameters, Routes};
 use super::problem::Problem;
 use super::write::{IDEMPOTENCY_KEY, WholeBody};
 
@@ -29,8 +30,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Puts around `routes` what every route has: an id per request (the client's `x-request-id`, or a new one) in the
 /// answer, in problems and in logs; a limit on the body and on the time; a problem for a panic, an unknown route and a
-/// wrong method; metrics by route.
-pub fn complete(routes: Router) -> Router {
+/// wrong method; metrics by route. Documented routes take the query parameters that their document names, and no others.
+pub fn complete(routes: impl Into<Routes>) -> Router {
+    let (routes, api) = routes.into().split_for_parts();
+    let known = KnownParameters::of(&api);
     routes
         .fallback(|| async { Problem::not_found("There is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -40,6 +43,7 @@ pub fn complete(routes: Router) -> Router {
                 "This path does not take this method",
             )
         })
+        .layer(from_fn(move |request, next| known.clone().check(request, next)))
         .layer(from_fn(around))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

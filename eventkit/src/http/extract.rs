@@ -13,8 +13,9 @@ use axum::http::request::Parts;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::edge::MAX_BODY_BYTES;
 use super::problem::Problem;
@@ -140,11 +141,22 @@ impl<S: Send + Sync> FromRequestParts<S> for MinSequence {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
-        struct Parameter {
-            min_sequence: Option<u64>,
-        }
-        let Query(Parameter { min_sequence }) = Query::from_request_parts(parts, state).await?;
+        let Query(Position { min_sequence }) = Query::from_request_parts(parts, state).await?;
         Ok(Self(min_sequence))
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Position {
+    /// The position on the log that the answer must include: an earlier answer's Event-Sequence. 503 if it is not reached
+    /// within five seconds
+    #[param(minimum = 0, example = 1)]
+    min_sequence: Option<u64>,
+}
+
+impl IntoParams for MinSequence {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Position::into_params(place)
     }
 }

@@ -1,11 +1,13 @@
 //! Histories: what happened to one entity, as a list.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{Metadata, Recorded};
 
+// A history is documented with `body = HistoryEntry<…>`; `document` makes the list and the live stream of that.
 /// One event of a history: the event as the service shows it, with its `type` first, and its metadata beside it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct HistoryEntry<T> {
     /// As the service shows it.
     #[serde(flatten)]
@@ -15,7 +17,7 @@ pub struct HistoryEntry<T> {
 }
 
 /// Where an event stands on the log, and its CloudEvents attributes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct EntryMetadata {
     /// The entity's version after it.
     pub version: u64,

@@ -3,6 +3,8 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use super::extract::Query;
 use super::problem::Problem;
@@ -10,13 +12,16 @@ use super::problem::Problem;
 /// `?page=&per_page=`: which part of a list is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageQuery {
-    /// From 1.
+    /// 1 to 1,000,000; 1 if not said.
     pub page: usize,
     /// 1 to 100; 20 if not said.
     pub per_page: usize,
 }
 
 impl PageQuery {
+    /// The last page that can be asked for.
+    pub const MAX_PAGE: usize = 1_000_000;
+
     /// The largest page.
     pub const MAX_PER_PAGE: usize = 100;
 
@@ -38,22 +43,34 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
-        struct Parameters {
-            page: Option<usize>,
-            per_page: Option<usize>,
-        }
         let Query(Parameters { page, per_page }) = Query::from_request_parts(parts, state).await?;
         let (page, per_page) = (page.unwrap_or(1), per_page.unwrap_or(20));
-        if page < 1 || !(1..=Self::MAX_PER_PAGE).contains(&per_page) {
-            return Err(Problem::bad_request("page counts from 1, per_page is 1 to 100"));
+        if !(1..=Self::MAX_PAGE).contains(&page) || !(1..=Self::MAX_PER_PAGE).contains(&per_page) {
+            return Err(Problem::bad_request("page is 1 to 1,000,000, per_page is 1 to 100"));
         }
         Ok(Self { page, per_page })
     }
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Parameters {
+    /// Which page
+    #[param(minimum = 1, maximum = 1_000_000, default = 1)]
+    page: Option<usize>,
+    /// How many items a page has at most
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    per_page: Option<usize>,
+}
+
+impl IntoParams for PageQuery {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Parameters::into_params(place)
+    }
+}
+
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Page<T> {
     /// The items on it.
     pub items: Vec<T>,

@@ -7,6 +7,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -92,10 +94,12 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 }
 
 /// The answer to a write: the body, the entity's version as `ETag`, and the log position as `Event-Sequence`, which a
-/// read takes as `?min_sequence=`.
-#[derive(Debug, Clone)]
+/// read takes as `?min_sequence=`. An operation is documented with `body = Written<…>`; [`super::document`] makes the
+/// body and the headers of that.
+#[derive(Debug, Clone, ToSchema)]
 pub struct Written<T> {
     /// 201 for what was created, 200 or 202 otherwise.
+    #[schema(value_type = u16)]
     pub status: StatusCode,
     /// The entity's version after the write.
     pub version: u64,
@@ -114,5 +118,39 @@ impl<T: Serialize> IntoResponse for Written<T> {
         }
         headers.insert(HeaderName::from_static("event-sequence"), self.sequence.into());
         response
+    }
+}
+
+impl IntoParams for RequestCause {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = Header)]
+        #[expect(dead_code, reason = "describes the header")]
+        struct Headers {
+            /// Makes the request safe to repeat: with the same method, path, key and body it is carried out once, and the
+            /// repeat gets the first answer
+            #[param(
+                rename = "Idempotency-Key",
+                pattern = "^[!-~]{1,128}$",
+                min_length = 1,
+                max_length = 128
+            )]
+            key: Option<String>,
+        }
+        Headers::into_params(place)
+    }
+}
+
+impl IntoParams for IfMatch {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = Header)]
+        #[expect(dead_code, reason = "describes the header")]
+        struct Headers {
+            /// The version that it must be at, in quotes: an earlier answer's ETag
+            #[param(rename = "If-Match", pattern = "^\"[0-9]{1,18}\"$")]
+            tag: Option<String>,
+        }
+        Headers::into_params(place)
     }
 }

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::info;
 
+use crate::ServiceInfo;
 use crate::health::{CheckHandle, Health};
-use crate::http::{self, Problem};
+use crate::http::{self, Problem, Routes};
 
 /// How often old samples of the metrics are folded away.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -99,7 +100,9 @@ impl HttpServer {
     }
 
     /// Lets the service's routes answer, as soon as their read models have caught up; returns them then.
-    pub(crate) fn open(&self, routes: Router) -> JoinHandle<Router> {
+    pub(crate) fn open(&self, info: ServiceInfo, routes: Routes) -> JoinHandle<Router> {
+        let document = http::document(info, routes.get_openapi());
+        let routes = routes.merge(http::pages(&document).into());
         let waiting = std::mem::take(&mut *self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let (site, routes) = (self.site.clone(), http::complete(routes));
         tokio::spawn(async move {

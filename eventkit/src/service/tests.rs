@@ -110,6 +110,13 @@ async fn a_service_becomes_ready_serves_and_stops_in_peace() {
     assert_eq!(see(toy.addr, "/hello").await.unwrap(), (200, "hello".into()));
     assert_eq!(see(toy.addr, "/health/live").await.unwrap().0, 200);
     assert_eq!(see(toy.addr, "/metrics").await.unwrap().0, 200);
+    let (status, document) = see(toy.addr, "/openapi.json").await.unwrap();
+    assert!(status == 200 && document.contains("/health/ready") && document.contains("A toy"), "{document}");
+    let (status, page) = see(toy.addr, "/docs").await.unwrap();
+    assert!(
+        status == 200 && !page.contains("http://") && !page.contains("https://"),
+        "works offline: {page}"
+    );
     assert_eq!(see(toy.addr, "/nowhere").await.unwrap().0, 404);
     server::ask_ready(toy.addr).await.unwrap();
     toy.signals.send("SIGTERM").await.unwrap();

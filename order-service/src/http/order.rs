@@ -12,63 +12,100 @@ use eventkit::http::{
 };
 use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use crate::order::{self, Order, OrderCommand, OrderRejection, OrderStatus};
 use crate::order_list::OrderSummary;
 use crate::user::CustomerRejection;
 
-#[derive(Debug, Deserialize)]
+/// An order to place
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "customer_id": "guest-1",
+    "customer_email": "guest@example.com",
+    "items": [{"product_id": "lamp", "product_name": "Lamp", "quantity": 2, "price": 19.99}],
+    "payment_method": {"type": "card", "token": "tok_visa"},
+}))]
 pub(super) struct NewOrder {
+    /// Its id, if the client wants to choose; placing the same order under it again answers the same
     #[serde(default)]
     order_id: Option<EntityId>,
+    /// A user of the shop, or anybody with a `customer_email`
     customer_id: EntityId,
+    /// Where mails go; the user's address if not said
     #[serde(default)]
+    #[schema(format = "email", max_length = 254)]
     customer_email: Option<String>,
+    #[schema(value_type = Vec<Item>, min_items = 1, max_items = 100)]
     items: Vec<Object<Item>>,
+    /// Of all prices; US dollars if not said
     #[serde(default)]
     currency: Currency,
+    #[schema(value_type = NewPaymentMethod)]
     payment_method: Object<NewPaymentMethod>,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+/// One line of an order
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Item {
     product_id: EntityId,
+    #[schema(min_length = 1, max_length = 200)]
     product_name: String,
+    #[schema(minimum = 1, maximum = 10_000)]
     quantity: u32,
+    /// Of one, more than zero
     price: Amount,
 }
 
-#[derive(Debug, Deserialize)]
+/// How to pay
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum NewPaymentMethod {
-    Account { account_id: EntityId },
-    Card { token: CardToken },
+    Account {
+        account_id: EntityId,
+    },
+    Card {
+        /// What the card gateway gave for the card
+        #[schema(value_type = String, pattern = "^[!-~]{1,200}$")]
+        token: CardToken,
+    },
 }
 
-#[derive(Debug, Deserialize)]
+/// How an order is sent
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"carrier": "DHL", "tracking_number": "JD014600003"}))]
 pub(super) struct Shipping {
+    #[schema(min_length = 1, max_length = 100)]
     carrier: String,
+    #[schema(min_length = 1, max_length = 100)]
     tracking_number: String,
 }
 
-#[derive(Debug, Deserialize)]
+/// Why an order is cancelled
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "found it cheaper"}))]
 pub(super) struct Cancelling {
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Only this customer's orders
     customer_id: Option<EntityId>,
+    /// Only the orders that stand so
+    #[param(inline)]
     status: Option<OrderStatus>,
 }
 
 /// What was ordered, as a client sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PlacedBody {
     customer_id: EntityId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +117,7 @@ pub(super) struct PlacedBody {
 }
 
 /// A payment method without the card's token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ShownPaymentMethod {
     Account { account_id: EntityId },
@@ -118,8 +155,8 @@ impl From<&OrderPlaced> for PlacedBody {
     }
 }
 
-/// An order as a client sees it.
-#[derive(Debug, Serialize)]
+/// An order
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OrderBody {
     /// Under the name that every entity's has, and under the one that requests and events use.
     id: EntityId,
@@ -186,8 +223,8 @@ impl From<OrderSummary> for OrderBody {
     }
 }
 
-/// One event of an order's history.
-#[derive(Debug, Serialize)]
+/// One event of an order's history
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type")]
 pub(super) enum OrderEntry {
     #[serde(rename = "OrderPlaced")]
@@ -219,6 +256,18 @@ impl From<OrderEvent> for OrderEntry {
     }
 }
 
+/// Places an order
+#[utoipa::path(
+    post,
+    path = "/orders",
+    params(RequestCause),
+    request_body = NewOrder,
+    responses(
+        (status = 201, description = "The order is placed, or was before", body = Written<OrderBody>,
+         headers(("Location" = String, description = "Where it is"))),
+        (status = 409, description = "`order-exists`: another order has this id"),
+    )
+)]
 pub(super) async fn place(
     State(api): State<Api>,
     cause: RequestCause,
@@ -270,6 +319,16 @@ fn translate(request: NewOrder, order_id: EntityId) -> Result<OrderPlaced, Probl
     })
 }
 
+/// An order
+#[utoipa::path(
+    get,
+    path = "/orders/{id}",
+    params(("id" = EntityId, Path, description = "The order"), MinSequence),
+    responses(
+        (status = 200, description = "The order as it is", body = Written<OrderBody>),
+        (status = 404, description = "There is no such order"),
+    )
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -282,6 +341,13 @@ pub(super) async fn show(
     Ok(Written { status: StatusCode::OK, version: order.version, sequence, body: order.into() })
 }
 
+/// Orders, oldest first
+#[utoipa::path(
+    get,
+    path = "/orders",
+    params(Filter, PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<OrderBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Query(filter): Query<Filter>,
@@ -294,6 +360,16 @@ pub(super) async fn list(
     Ok(found.map(|page| page.map(OrderBody::from)))
 }
 
+/// What happened to an order
+#[utoipa::path(
+    get,
+    path = "/orders/{id}/events",
+    params(("id" = EntityId, Path, description = "The order"), MinSequence),
+    responses(
+        (status = 200, description = "Every event, oldest first", body = HistoryEntry<OrderEntry>),
+        (status = 404, description = "There is no such order"),
+    )
+)]
 pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -307,6 +383,18 @@ pub(super) async fn history(
     Ok(Json(history.into_iter().map(HistoryEntry::from).collect()))
 }
 
+/// Sends a confirmed order
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/ship",
+    params(("id" = EntityId, Path, description = "The order"), IfMatch, RequestCause),
+    request_body = Shipping,
+    responses(
+        (status = 200, description = "It is on its way", body = Written<OrderBody>),
+        (status = 404, description = "There is no such order"),
+        (status = 409, description = "`order-not-confirmed`, `order-already-shipped` or `order-cancelled`"),
+    )
+)]
 pub(super) async fn ship(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -317,6 +405,18 @@ pub(super) async fn ship(
     execute(&api, &id, version, &OrderCommand::Ship { carrier, tracking_number }, &cause).await
 }
 
+/// Cancels an order that is not sent yet
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/cancel",
+    params(("id" = EntityId, Path, description = "The order"), IfMatch, RequestCause),
+    request_body = Cancelling,
+    responses(
+        (status = 200, description = "It is cancelled", body = Written<OrderBody>),
+        (status = 404, description = "There is no such order"),
+        (status = 409, description = "`order-already-shipped`"),
+    )
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     Path(id): Path<EntityId>,

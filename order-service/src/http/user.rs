@@ -11,40 +11,55 @@ use eventkit::http::{
 };
 use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use crate::user::{Profile, User, UserCommand, UserRejection};
 use crate::user_list::UserSummary;
 
-#[derive(Debug, Deserialize)]
+/// A user to create
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"username": "alice", "email": "alice@example.com"}))]
 pub(super) struct NewUser {
+    #[schema(min_length = 1, max_length = 64)]
     username: String,
+    #[schema(format = "email", max_length = 254)]
     email: String,
 }
 
-#[derive(Debug, Deserialize)]
+/// What is to change, at least one of them
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "alice@example.org"}))]
 pub(super) struct UserChanges {
+    #[schema(min_length = 1, max_length = 64)]
     username: Option<String>,
+    #[schema(format = "email", max_length = 254)]
     email: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What the user is from now on
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"status": "Suspended"}))]
 pub(super) struct NewStatus {
     status: UserStatus,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Only users of this status
+    #[param(inline)]
     status: Option<UserStatus>,
+    /// Only users with this in their name or address, in any case
     #[serde(default)]
     search: String,
 }
 
-/// A user as a client sees it.
-#[derive(Debug, Serialize)]
+/// A user
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UserBody {
     /// Under the name that every entity's has, and under the one that events use.
     id: EntityId,
@@ -78,8 +93,8 @@ impl From<UserSummary> for UserBody {
     }
 }
 
-/// One event of a user's history.
-#[derive(Debug, Serialize)]
+/// One event of a user's history
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type")]
 pub(super) enum UserEntry {
     #[serde(rename = "UserCreated")]
@@ -105,6 +120,18 @@ impl From<UserEvent> for UserEntry {
     }
 }
 
+/// Creates a user
+#[utoipa::path(
+    post,
+    path = "/users",
+    params(RequestCause),
+    request_body = NewUser,
+    responses(
+        (status = 201, description = "The user is there", body = Written<UserBody>,
+         headers(("Location" = String, description = "Where it is"))),
+        (status = 409, description = "`user-exists`"),
+    )
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     cause: RequestCause,
@@ -117,6 +144,16 @@ pub(super) async fn create(
     Ok((location, Written { status: StatusCode::CREATED, ..created }))
 }
 
+/// A user
+#[utoipa::path(
+    get,
+    path = "/users/{id}",
+    params(("id" = EntityId, Path, description = "The user"), MinSequence),
+    responses(
+        (status = 200, description = "The user as it is", body = Written<UserBody>),
+        (status = 404, description = "There is no such user"),
+    )
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -129,6 +166,13 @@ pub(super) async fn show(
     Ok(Written { status: StatusCode::OK, version: user.version, sequence, body: user.into() })
 }
 
+/// Users, oldest first
+#[utoipa::path(
+    get,
+    path = "/users",
+    params(Filter, PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<UserBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Query(filter): Query<Filter>,
@@ -141,6 +185,16 @@ pub(super) async fn list(
     Ok(found.map(|page| page.map(UserBody::from)))
 }
 
+/// What happened to a user
+#[utoipa::path(
+    get,
+    path = "/users/{id}/events",
+    params(("id" = EntityId, Path, description = "The user"), MinSequence),
+    responses(
+        (status = 200, description = "Every event, oldest first", body = HistoryEntry<UserEntry>),
+        (status = 404, description = "There is no such user"),
+    )
+)]
 pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -154,6 +208,17 @@ pub(super) async fn history(
     Ok(Json(history.into_iter().map(HistoryEntry::from).collect()))
 }
 
+/// Changes a user's name or address
+#[utoipa::path(
+    patch,
+    path = "/users/{id}",
+    params(("id" = EntityId, Path, description = "The user"), IfMatch, RequestCause),
+    request_body = UserChanges,
+    responses(
+        (status = 200, description = "The user as it is now", body = Written<UserBody>),
+        (status = 404, description = "There is no such user"),
+    )
+)]
 pub(super) async fn update(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -164,6 +229,17 @@ pub(super) async fn update(
     execute(&api, &id, version, &UserCommand::Update { username, email }, &cause).await
 }
 
+/// Activates, deactivates or suspends a user
+#[utoipa::path(
+    post,
+    path = "/users/{id}/status",
+    params(("id" = EntityId, Path, description = "The user"), IfMatch, RequestCause),
+    request_body = NewStatus,
+    responses(
+        (status = 200, description = "The user as it is now", body = Written<UserBody>),
+        (status = 404, description = "There is no such user"),
+    )
+)]
 pub(super) async fn set_status(
     State(api): State<Api>,
     Path(id): Path<EntityId>,

@@ -4,6 +4,7 @@
 
 mod adoption;
 mod desk;
+mod openapi;
 mod orders;
 mod saga;
 mod users;

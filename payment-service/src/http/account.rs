@@ -14,12 +14,13 @@ use eventkit::{EntityId, Seen};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Api;
 use crate::account::{AccountCommand, AccountRejection, Ledger};
 use crate::account_list::AccountSummary;
 
-/// A command as a client writes it: `{"type":"Deposit","amount":500.0}`.
+/// A command as a client writes it: `{"type":"Deposit","amount":500.0}`. [`AccountCommandBody`] describes it.
 #[derive(Debug)]
 pub(super) enum AccountRequest {
     Open(OpenAccount),
@@ -49,6 +50,36 @@ pub(super) struct MoveMoney {
     currency: Option<Currency>,
 }
 
+/// What is to happen to the account
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "type", deny_unknown_fields)]
+#[schema(example = json!({"type": "OpenAccount", "owner": "Alice", "initial_balance": 1000.0}))]
+#[expect(dead_code, reason = "describes an AccountRequest, which reads itself")]
+pub(super) enum AccountCommandBody {
+    OpenAccount {
+        /// Not only blanks
+        #[schema(min_length = 1, max_length = 200)]
+        owner: String,
+        /// Zero or more
+        initial_balance: Amount,
+        /// US dollars if not said. It never changes
+        #[serde(default)]
+        currency: Currency,
+    },
+    Deposit {
+        /// More than zero
+        amount: Amount,
+        /// The account's, if not said
+        currency: Option<Currency>,
+    },
+    Withdraw {
+        /// More than zero, and at most the balance
+        amount: Amount,
+        /// The account's, if not said
+        currency: Option<Currency>,
+    },
+}
+
 /// Read in two passes, because serde's tagged enums would carry the amounts through floats.
 impl<'de> Deserialize<'de> for AccountRequest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -71,8 +102,8 @@ impl<'de> Deserialize<'de> for AccountRequest {
     }
 }
 
-/// An account as a client sees it.
-#[derive(Debug, Serialize)]
+/// An account
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AccountBody {
     id: EntityId,
     owner: String,
@@ -93,8 +124,8 @@ impl AccountBody {
     }
 }
 
-/// One event of an account's history.
-#[derive(Debug, Serialize)]
+/// One event of an account's history
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type")]
 pub(super) enum AccountEntry {
     AccountOpened {
@@ -138,6 +169,16 @@ impl From<AccountEvent> for AccountEntry {
     }
 }
 
+/// An account
+#[utoipa::path(
+    get,
+    path = "/accounts/{id}",
+    params(("id" = EntityId, Path, description = "The account"), MinSequence),
+    responses(
+        (status = 200, description = "The account as it is", body = Written<AccountBody>),
+        (status = 404, description = "There is no such account"),
+    )
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -151,6 +192,16 @@ pub(super) async fn show(
     Ok(Written { status: StatusCode::OK, version: account.version, sequence, body })
 }
 
+/// What happened to an account, from its opening
+#[utoipa::path(
+    get,
+    path = "/accounts/{id}/events",
+    params(("id" = EntityId, Path, description = "The account"), MinSequence),
+    responses(
+        (status = 200, description = "Every event, oldest first", body = HistoryEntry<AccountEntry>),
+        (status = 404, description = "There is no such account"),
+    )
+)]
 pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -164,6 +215,18 @@ pub(super) async fn history(
     Ok(Json(history.into_iter().map(HistoryEntry::from).collect()))
 }
 
+/// Opens an account, puts money in, takes money out
+#[utoipa::path(
+    post,
+    path = "/accounts/{id}",
+    params(("id" = EntityId, Path, description = "The account"), IfMatch, RequestCause),
+    request_body = AccountCommandBody,
+    responses(
+        (status = 200, description = "Money went in or out", body = Written<AccountBody>),
+        (status = 201, description = "The account is open", body = Written<AccountBody>),
+        (status = 409, description = "`account-not-open`, `account-already-open` or `insufficient-funds`"),
+    )
+)]
 pub(super) async fn change(
     State(api): State<Api>,
     Path(id): Path<EntityId>,

@@ -7,30 +7,34 @@ use common::payment::PaymentMethodKind;
 use eventkit::http::{MinSequence, Page, PageQuery, Path, Problem, Query, Written};
 use eventkit::{EntityId, Seen};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use crate::payment::PaymentState;
 use crate::payment_list::{self, PaymentSummary};
 
-/// A payment as a client sees it.
-#[derive(Debug, Serialize)]
+/// A payment
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PaymentBody {
     /// Under the name that every entity's has, and under the one that events use.
     id: EntityId,
     payment_id: EntityId,
     order_id: EntityId,
     status: PaymentState,
-    /// Absent where nothing was tried.
     #[serde(flatten)]
-    tried: Option<Tried>,
+    tried: Tried,
     version: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Absent where nothing was tried
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Tried {
-    amount: Amount,
-    currency: Currency,
-    payment_method: PaymentMethodKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<Currency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_method: Option<PaymentMethodKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +48,7 @@ impl From<PaymentSummary> for PaymentBody {
             payment_id: payment.payment_id,
             order_id: payment.order_id,
             status: payment.state,
-            tried: payment.tried.map(Tried::from),
+            tried: payment.tried.map(Tried::from).unwrap_or_default(),
             version: payment.version,
         }
     }
@@ -53,15 +57,25 @@ impl From<PaymentSummary> for PaymentBody {
 impl From<payment_list::Tried> for Tried {
     fn from(tried: payment_list::Tried) -> Self {
         Self {
-            amount: tried.amount.amount(),
-            currency: tried.amount.currency(),
-            payment_method: tried.payment_method,
+            amount: Some(tried.amount.amount()),
+            currency: Some(tried.amount.currency()),
+            payment_method: Some(tried.payment_method),
             failure: tried.failure,
             reference: tried.reference,
         }
     }
 }
 
+/// A payment
+#[utoipa::path(
+    get,
+    path = "/payments/{id}",
+    params(("id" = EntityId, Path, description = "The payment; of an order of this shop, the order's id"), MinSequence),
+    responses(
+        (status = 200, description = "The payment as it is", body = Written<PaymentBody>),
+        (status = 404, description = "There is no such payment"),
+    )
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
@@ -75,11 +89,20 @@ pub(super) async fn show(
     Ok(Written { status: StatusCode::OK, version: payment.version, sequence, body: payment.into() })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Only the payments of this order
     order_id: Option<EntityId>,
 }
 
+/// Payments, oldest first
+#[utoipa::path(
+    get,
+    path = "/payments",
+    params(Filter, PageQuery, MinSequence),
+    responses((status = 200, description = "A page of them", body = Page<PaymentBody>))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     Query(filter): Query<Filter>,

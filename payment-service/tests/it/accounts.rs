@@ -110,6 +110,22 @@ async fn what_is_no_command_is_a_client_error() {
 }
 
 #[tokio::test]
+async fn a_query_parameter_that_nobody_knows_is_refused() {
+    let till = Till::start().await;
+    till.post("/accounts/a", OPEN).await;
+    assert_eq!(till.get("/accounts/a?min_sequence=1").await.status, 200);
+    for path in
+        ["/accounts/a?min_seqence=1", "/accounts/a?page=1", "/payments?order=o-1", "/payments?%6frder_id2=x"]
+    {
+        till.get(path).await.is_problem(400, "bad-request");
+    }
+    till.post("/accounts/a?dry_run=true", r#"{"type":"Deposit","amount":1}"#)
+        .await
+        .is_problem(400, "bad-request");
+    assert_eq!(till.get("/accounts/a").await.body["version"], 1);
+}
+
+#[tokio::test]
 async fn an_amount_may_be_a_string_and_is_read_to_the_last_digit() {
     let till = Till::start().await;
     let open = r#"{"type":"OpenAccount","owner":"A","initial_balance":"999999999999.99","currency":"EUR"}"#;

@@ -11,5 +11,6 @@ mod accounts;
 mod adoption;
 mod cashier;
 mod consumer;
+mod openapi;
 mod till;
 mod withdrawals;

@@ -1,0 +1,7 @@
+//! The OpenAPI document, as it is committed.
+
+#[test]
+fn the_document_is_the_committed_one() {
+    let document = eventkit::http::document(eventkit::about!(), &consumer_inventory::http::openapi());
+    eventkit::testing::is_committed(&document, concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"));
+}
