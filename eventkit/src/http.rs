@@ -3,7 +3,7 @@
 //! Errors are `application/problem+json` ([`Problem`], RFC 9457). Requests come in through [`Body`], [`Path`] and
 //! [`Query`], which refuse with a problem; writes carry a [`RequestCause`] and perhaps [`IfMatch`], and answer
 //! [`Written`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`];
-//! histories are [`HistoryEntry`]s.
+//! a history is answered as asked for in a [`HistoryRequest`]: as a list of [`HistoryEntry`]s, or live.
 //!
 //! Handlers say in a `#[utoipa::path]` what they take and answer; [`document`] makes the OpenAPI document from that. A
 //! documented route refuses query parameters that its document does not name.
@@ -14,14 +14,17 @@
 mod edge;
 mod extract;
 mod history;
+mod live;
 mod openapi;
 mod page;
 mod problem;
 mod write;
 
+pub(crate) use edge::complete_until;
 pub use edge::{MAX_BODY_BYTES, complete};
 pub use extract::{Body, MinSequence, Object, Path, Query};
 pub use history::{EntryMetadata, HistoryEntry};
+pub use live::{History, HistoryRequest};
 pub(crate) use openapi::pages;
 pub use openapi::{Routes, document};
 pub use page::{Page, PageQuery};

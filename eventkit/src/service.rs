@@ -235,7 +235,7 @@ impl Service {
     /// Runs until SIGINT or SIGTERM, or until a task ends that should not; then lets what runs finish, within the
     /// shutdown deadline. An error if anything ended by itself, panicked or had to be cut off.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let open = self.http.open(self.info, std::mem::take(&mut self.routes));
+        let open = self.http.open(self.info, std::mem::take(&mut self.routes), self.stop.clone());
         let queries = std::mem::take(&mut self.queries);
         if !queries.is_empty() {
             let (client, stop) = (self.client().clone(), self.stop.clone());

@@ -4,18 +4,20 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use futures::FutureExt;
 use metrics::{counter, histogram};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
 use super::extract::unreadable;
+use super::live::LiveStreams;
 use super::openapi::{KnownParameters, Routes};
 use super::problem::Problem;
 use super::write::{IDEMPOTENCY_KEY, WholeBody};
@@ -32,6 +34,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// answer, in problems and in logs; a limit on the body and on the time; a problem for a panic, an unknown route and a
 /// wrong method; metrics by route. Documented routes take the query parameters that their document names, and no others.
 pub fn complete(routes: impl Into<Routes>) -> Router {
+    complete_until(CancellationToken::new(), routes)
+}
+
+/// The same for a service, whose live streams end when it stops.
+pub(crate) fn complete_until(stop: CancellationToken, routes: impl Into<Routes>) -> Router {
     let (routes, api) = routes.into().split_for_parts();
     let known = KnownParameters::of(&api);
     routes
@@ -43,6 +50,7 @@ pub fn complete(routes: impl Into<Routes>) -> Router {
                 "This path does not take this method",
             )
         })
+        .layer(Extension(LiveStreams::until(stop)))
         .layer(from_fn(move |request, next| known.clone().check(request, next)))
         .layer(from_fn(around))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -104,6 +104,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         "The request is understood and makes no sense; or its Idempotency-Key was used for another",
     );
     may(true, "503", "Not now; the same request may work soon");
+    let mut streams = false;
     for (status, answer) in answers.iter_mut() {
         if status.starts_with(['4', '5']) {
             is_problem(answer);
@@ -114,12 +115,32 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
                 has_position(answer);
             } else if name.starts_with(HISTORY) {
                 *schema = json!({ "type": "array", "items": schema });
+                answer["content"]["text/event-stream"] = json!({ "schema": {
+                    "type": "string",
+                    "description": "With `Accept: text/event-stream`: past events, then new ones as they happen. `id` is \
+                                    the version, `event` the type, `data` an entry of the list",
+                } });
+                streams = true;
             }
         }
         if status == "503" {
             answer["headers"]["Retry-After"] = json!({ "description": "In how many seconds", "schema": { "type": "integer", "minimum": 1 } });
         }
     }
+    if let (true, Some(parameters)) = (streams, operation["parameters"].as_array_mut()) {
+        parameters.push(last_event_id());
+    }
+}
+
+/// What a history takes besides what its handler says.
+fn last_event_id() -> Value {
+    json!({
+        "in": "header",
+        "name": "Last-Event-ID",
+        "required": false,
+        "description": "A live stream begins after this version. Browsers send it when they connect again",
+        "schema": { "type": "string", "pattern": "^[0-9]{1,18}$" },
+    })
 }
 
 /// Says of the variants of request bodies that they take no other fields. (utoipa says it of structs.)

@@ -100,11 +100,16 @@ impl HttpServer {
     }
 
     /// Lets the service's routes answer, as soon as their read models have caught up; returns them then.
-    pub(crate) fn open(&self, info: ServiceInfo, routes: Routes) -> JoinHandle<Router> {
+    pub(crate) fn open(
+        &self,
+        info: ServiceInfo,
+        routes: Routes,
+        stop: CancellationToken,
+    ) -> JoinHandle<Router> {
         let document = http::document(info, routes.get_openapi());
         let routes = routes.merge(http::pages(&document).into());
         let waiting = std::mem::take(&mut *self.site.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let (site, routes) = (self.site.clone(), http::complete(routes));
+        let (site, routes) = (self.site.clone(), http::complete_until(stop, routes));
         tokio::spawn(async move {
             futures::future::join_all(waiting).await;
             let _again = site.routes.set(routes.clone());

@@ -13,6 +13,7 @@ mod follow;
 mod http;
 mod inbox;
 mod link;
+mod live;
 mod projection;
 mod provision;
 mod publisher;

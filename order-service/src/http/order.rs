@@ -1,14 +1,13 @@
 //! `/orders`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use common::money::{Amount, Currency};
 use common::order::{CancelReason, CardToken, OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
 use eventkit::http::{
-    Body, HistoryEntry, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery, Path, Problem, Query,
-    RequestCause, Written,
+    Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery,
+    Path, Problem, Query, RequestCause, Written,
 };
 use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
@@ -374,13 +373,10 @@ pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Json<Vec<HistoryEntry<OrderEntry>>>, Problem> {
+    asked: HistoryRequest,
+) -> Result<History<OrderEntry>, Problem> {
     api.order_list.at(min_sequence).await?;
-    let history = api.orders.history(&id).await?;
-    if history.is_empty() {
-        return Err(unknown(&id));
-    }
-    Ok(Json(history.into_iter().map(HistoryEntry::from).collect()))
+    asked.answer(&api.orders, &id).await?.ok_or_else(|| unknown(&id))
 }
 
 /// Sends a confirmed order

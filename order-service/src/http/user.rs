@@ -1,13 +1,12 @@
 //! `/users`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use common::user::{UserEvent, UserStatus};
 use eventkit::http::{
-    Body, HistoryEntry, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, Query, RequestCause,
-    Written,
+    Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path,
+    Problem, Query, RequestCause, Written,
 };
 use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
@@ -199,13 +198,10 @@ pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Json<Vec<HistoryEntry<UserEntry>>>, Problem> {
+    asked: HistoryRequest,
+) -> Result<History<UserEntry>, Problem> {
     api.user_list.at(min_sequence).await?;
-    let history = api.users.history(&id).await?;
-    if history.is_empty() {
-        return Err(unknown(&id));
-    }
-    Ok(Json(history.into_iter().map(HistoryEntry::from).collect()))
+    asked.answer(&api.users, &id).await?.ok_or_else(|| unknown(&id))
 }
 
 /// Changes a user's name or address

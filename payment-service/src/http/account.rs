@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use common::account::AccountEvent;
 use common::money::{Amount, Currency, Money, MoneyError};
 use eventkit::http::{
-    Body, HistoryEntry, IfMatch, MinSequence, OrProblem, Path, Problem, RequestCause, Written,
+    Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Path, Problem,
+    RequestCause, Written,
 };
 use eventkit::{EntityId, Seen};
 use serde::de::{DeserializeOwned, Error};
@@ -206,13 +206,10 @@ pub(super) async fn history(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Json<Vec<HistoryEntry<AccountEntry>>>, Problem> {
+    asked: HistoryRequest,
+) -> Result<History<AccountEntry>, Problem> {
     api.account_list.at(min_sequence).await?;
-    let history = api.accounts.history(&id).await?;
-    if history.is_empty() {
-        return Err(unknown(&id));
-    }
-    Ok(Json(history.into_iter().map(HistoryEntry::from).collect()))
+    asked.answer(&api.accounts, &id).await?.ok_or_else(|| unknown(&id))
 }
 
 /// Opens an account, puts money in, takes money out

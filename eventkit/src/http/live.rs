@@ -1,0 +1,225 @@
+//! Histories as an answer: a list, or a live stream of events (`Accept: text/event-stream`) that goes on as they happen.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream::{BoxStream, unfold};
+use metrics::gauge;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::history::HistoryEntry;
+use super::problem::Problem;
+use crate::subject::{self, EventSubject};
+use crate::{Aggregate, EntityId, EventStore, StoreError};
+
+/// How many live streams one process serves at a time. Each is a connection and a subscription.
+const MAX_STREAMS: usize = 256;
+
+/// How often a stream looks by itself, for what no message told of: the server was away.
+const LOOK_BY_ITSELF: Duration = Duration::from_secs(10);
+
+/// A message may be heard of before it is stored. How long to wait between looks, until it is there or was refused.
+const LOOK_AGAIN: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
+
+/// How often an idle stream sends a comment, so that what is in between does not take it for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The live streams of a process: how many more there may be, and when they end. [`super::complete`] hands it to requests.
+#[derive(Debug, Clone)]
+pub(super) struct LiveStreams {
+    free: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl LiveStreams {
+    pub(super) fn until(stop: CancellationToken) -> Self {
+        Self { free: Arc::new(Semaphore::new(MAX_STREAMS)), stop }
+    }
+}
+
+/// How a history is asked for: whole and now, or live, with `Accept: text/event-stream`. A live one begins after the
+/// version in `Last-Event-ID`, which a browser sends by itself when it connects again.
+#[derive(Debug)]
+pub struct HistoryRequest {
+    live: Option<LiveStreams>,
+    /// The version after which a live stream begins.
+    after: u64,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for HistoryRequest {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+        let mut kinds = accepted.flat_map(|accept| accept.split(',')).map(|kind| kind.split(';').next());
+        if !kinds.any(|kind| kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))) {
+            return Ok(Self { live: None, after: 0 });
+        }
+        let after = match parts.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse())
+        {
+            None => 0,
+            Some(Ok(after)) => after,
+            Some(Err(_)) => return Err(Problem::bad_request("Last-Event-ID must be the id of an event: 3")),
+        };
+        let streams = parts.extensions.get::<LiveStreams>().cloned();
+        let streams =
+            streams.ok_or_else(|| Problem::internal(anyhow::anyhow!("not called by `complete`")))?;
+        Ok(Self { live: Some(streams), after })
+    }
+}
+
+impl HistoryRequest {
+    /// What happened to an entity, as asked for; [`None`] if nothing ever did. 503 if there are too many live streams.
+    pub async fn answer<A, T>(
+        self,
+        store: &EventStore<A>,
+        id: &EntityId,
+    ) -> Result<Option<History<T>>, Problem>
+    where
+        A: Aggregate,
+        T: From<A::Event> + Serialize + Send + 'static,
+    {
+        let Some(LiveStreams { free, stop }) = self.live else {
+            let history = store.history(id).await?;
+            let entries: Vec<_> = history.into_iter().map(HistoryEntry::from).collect();
+            return Ok((!entries.is_empty()).then_some(History::List(entries)));
+        };
+        if store.load(id).await?.version == 0 {
+            return Ok(None);
+        }
+        let permit = free.try_acquire_owned().map_err(|_| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many live streams")
+                .detail(format!("This process serves {MAX_STREAMS} at a time; try again, or another replica"))
+                .retry_after(KEEP_ALIVE)
+        })?;
+        // Before the first look, so that nothing happens in between.
+        let everything = subject::of_entity(A::ENTITY, id);
+        let news = store.log().client().subscribe(everything).await.map_err(StoreError::unavailable)?;
+        gauge!("eventkit_live_streams").increment(1);
+        let live = Live::<A, T> {
+            store: store.clone(),
+            id: id.clone(),
+            last: self.after,
+            ready: VecDeque::new(),
+            news,
+            looks: LOOK_AGAIN[..1].iter(),
+            _counted: Counted(permit),
+        };
+        let events = unfold(live, |mut live| async move { Some((live.next().await?, live)) });
+        Ok(Some(History::Live(events.take_until(stop.cancelled_owned()).map(Ok).boxed())))
+    }
+}
+
+/// A history on its way to a client.
+pub enum History<T> {
+    /// All of it, as a list.
+    List(Vec<HistoryEntry<T>>),
+    /// All of it and what comes after, event by event: `id` is the version, `event` the type.
+    Live(BoxStream<'static, Result<Event, Infallible>>),
+}
+
+impl<T> std::fmt::Debug for History<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::List(_)) { "List" } else { "Live" })
+    }
+}
+
+impl<T: Serialize> IntoResponse for History<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::List(entries) => Json(entries).into_response(),
+            Self::Live(events) => {
+                Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+            }
+        }
+    }
+}
+
+/// One live stream. What it gives out is read from the log, by version; messages only wake it.
+struct Live<A: Aggregate, T> {
+    store: EventStore<A>,
+    id: EntityId,
+    /// The version given out last.
+    last: u64,
+    /// What was read and is not given out yet.
+    ready: VecDeque<HistoryEntry<T>>,
+    news: Subscriber,
+    /// The waits before the next looks, since something was heard.
+    looks: std::slice::Iter<'static, Duration>,
+    _counted: Counted,
+}
+
+impl<A: Aggregate, T: From<A::Event> + Serialize> Live<A, T> {
+    /// Whether the message tells of what was given out already.
+    fn is_old(&self, subject: &str) -> bool {
+        EventSubject::parse(subject).is_none_or(|told| told.version <= self.last)
+    }
+
+    /// The next event; [`None`] if the history cannot be read, or the connection is closed for good.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                self.last = entry.metadata.version;
+                return written(&entry).inspect_err(|error| warn!(%error, "a live stream ends")).ok();
+            }
+            if let Some(wait) = self.looks.next() {
+                tokio::time::sleep(*wait).await;
+            } else {
+                match tokio::time::timeout(LOOK_BY_ITSELF, self.news.next()).await {
+                    Ok(Some(message)) if self.is_old(&message.subject) => continue,
+                    Ok(Some(_)) => {
+                        self.looks = LOOK_AGAIN.iter();
+                        continue;
+                    }
+                    Ok(None) => return None,
+                    Err(_) => {}
+                }
+            }
+            match self.store.history_from(&self.id, self.last + 1).await {
+                Ok(more) if more.is_empty() => {}
+                Ok(more) => {
+                    self.ready.extend(more.into_iter().map(HistoryEntry::from));
+                    self.looks = [].iter();
+                }
+                Err(StoreError::Unavailable(_)) => {}
+                Err(error) => {
+                    warn!(entity = A::ENTITY, id = %self.id, %error, "a live stream ends");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn written<T: Serialize>(entry: &HistoryEntry<T>) -> serde_json::Result<Event> {
+    #[derive(Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    let data = serde_json::to_string(entry)?;
+    let Kind { r#type } = serde_json::from_str(&data)?;
+    Ok(Event::default().id(entry.metadata.version.to_string()).event(r#type).data(data))
+}
+
+/// One of the streams that there may be.
+struct Counted(#[expect(dead_code, reason = "given back when dropped")] OwnedSemaphorePermit);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        gauge!("eventkit_live_streams").decrement(1);
+    }
+}
