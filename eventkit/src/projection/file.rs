@@ -359,6 +359,21 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     damaged
 }
 
+/// Whether a row holds a value that no reader expects: its bytes were changed, or whoever wrote it meant something else.
+pub(crate) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    let unreadable = matches!(
+        error,
+        rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
+    );
+    if unreadable {
+        warn!(error = %error, "a read model's file holds a value that cannot be read");
+    }
+    unreadable
+}
+
 /// Whether it is the machine that fails, and not what was asked: worth trying again.
 pub(crate) fn is_machine(error: &rusqlite::Error) -> bool {
     matches!(

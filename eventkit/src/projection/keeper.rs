@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::Projection;
 use super::file::{Files, Position, Unusable, remove_database};
 use super::model::Served;
+use super::pool::Origin;
 use super::track::{Track, TrackEnd};
 use crate::health::CheckHandle;
 
@@ -34,14 +35,16 @@ pub(crate) async fn keep<P: Projection>(
     let _ours = files.lock().await?;
     files.tidy()?;
     let build_after = Instant::now();
-    let mut keeper = Keeper::<P> { files, client, served, check, serving: None, building: None, build_after };
+    let (serving, building, build_trouble) = (None, None, None);
+    let mut keeper =
+        Keeper::<P> { files, client, served, check, serving, building, build_after, build_trouble };
     keeper.open_best()?;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut caught_up = keeper.served.caught_up.subscribe();
     loop {
         if keeper.wants_a_build() {
-            keeper.build()?;
+            keeper.build();
         }
         tokio::select! {
             end = ended(&mut keeper.serving) => keeper.serving_ended(end).await?,
@@ -83,6 +86,8 @@ struct Keeper<P: Projection> {
     building: Option<Track<P>>,
     /// Not before this.
     build_after: Instant,
+    /// Why the last attempt did not even begin.
+    build_trouble: Option<String>,
 }
 
 impl<P: Projection> Keeper<P> {
@@ -91,7 +96,10 @@ impl<P: Projection> Keeper<P> {
         for path in self.files.candidates() {
             match self.files.open(&path) {
                 Ok((connection, position)) => {
-                    self.served.pool.open(&path).with_context(|| format!("opening {}", path.display()))?;
+                    self.served
+                        .pool
+                        .open(&path, Origin::Before)
+                        .with_context(|| format!("opening {}", path.display()))?;
                     self.serving = Some(self.track((connection, path, position), true)?);
                     return Ok(());
                 }
@@ -124,15 +132,29 @@ impl<P: Projection> Keeper<P> {
             && !self.serving.as_ref().is_some_and(good)
     }
 
-    fn build(&mut self) -> anyhow::Result<()> {
-        let (connection, path) = self.files.create()?;
-        info!(
-            projection.name = P::NAME,
-            projection.version = P::VERSION,
-            "building a read model from the log"
-        );
-        self.building = Some(self.track((connection, path, Position::default()), false)?);
-        Ok(())
+    /// Begins a build. Where that cannot be (a full disk), what serves goes on serving, and it is tried again.
+    fn build(&mut self) {
+        let begun = self
+            .files
+            .create()
+            .and_then(|(connection, path)| self.track((connection, path, Position::default()), false));
+        match begun {
+            Ok(building) => {
+                info!(
+                    projection.name = P::NAME,
+                    projection.version = P::VERSION,
+                    "building a read model from the log"
+                );
+                self.building = Some(building);
+                self.build_trouble = None;
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                warn!(projection.name = P::NAME, error, "a read model cannot be built; trying again");
+                self.build_trouble = Some(error);
+                self.build_after = Instant::now() + BUILD_AGAIN_AFTER;
+            }
+        }
     }
 
     /// The file that serves cannot be kept up to date. It goes on serving as it is until there is a better one, unless it
@@ -181,7 +203,10 @@ impl<P: Projection> Keeper<P> {
         let closed = self.served.pool.close().await;
         built.settle(&path).await?;
         built.progress.serve();
-        self.served.pool.open(&path).with_context(|| format!("opening {}", path.display()))?;
+        self.served
+            .pool
+            .open(&path, Origin::BuiltNow)
+            .with_context(|| format!("opening {}", path.display()))?;
         drop(closed);
         self.serving = Some(built);
         self.files.remove_older()?;
@@ -195,6 +220,8 @@ impl<P: Projection> Keeper<P> {
             let (taken, left) = (building.progress.has_applied(), building.progress.lag());
             format!("building version {}: {taken} events taken in, {left} to come", P::VERSION)
         });
+        let trouble = self.build_trouble.as_ref().map(|trouble| format!("cannot be built: {trouble}"));
+        let building = building.or(trouble);
         let Some(serving) = &self.serving else {
             let detail = building.unwrap_or_else(|| "waiting to be built".to_owned());
             self.check.set_ready(false, detail);

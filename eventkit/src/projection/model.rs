@@ -147,7 +147,12 @@ impl<P: Projection> ReadModel<P> {
     /// Keeps a read model in a directory, for as long as a handle is kept. A service calls [`crate::Service::read_model`]
     /// instead, which ties it to readiness.
     pub fn follow(log: &EventLog, directory: impl Into<PathBuf>) -> Self {
-        let (mut model, task) = Self::parts(log, directory.into(), CheckHandle::detached());
+        Self::follow_reporting(log, directory, CheckHandle::detached())
+    }
+
+    /// The same, and says there how far it is and what is wrong with it.
+    pub fn follow_reporting(log: &EventLog, directory: impl Into<PathBuf>, check: CheckHandle) -> Self {
+        let (mut model, task) = Self::parts(log, directory.into(), check);
         let task = async {
             if let Err(error) = task.await {
                 error!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::file::{is_damage, readable};
+use super::file::{is_damage, is_unreadable, readable};
 use super::{ReadError, Tables};
 
 /// How many reads of one read model run at once.
@@ -32,7 +32,18 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct OpenFile {
     path: Option<PathBuf>,
+    origin: Origin,
     idle: Vec<Connection>,
+}
+
+/// Where a file is from: whom to blame for a value in it that cannot be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was there when the process started. Its bytes may have changed since they were written, or the program has.
+    #[default]
+    Before,
+    /// This process has built it. It is the program's mistake, and building again would change nothing.
+    BuiltNow,
 }
 
 /// While this is kept, nobody reads and no connection is open.
@@ -70,7 +81,8 @@ impl Pool {
         let seen = see(&mut connection, read);
         self.file().idle.push(connection);
         seen.map_err(|error| {
-            if is_damage(&error) {
+            let from_before = self.file().origin == Origin::Before;
+            if is_damage(&error) || (from_before && is_unreadable(&error)) {
                 self.damaged.store(true, Ordering::Relaxed);
             }
             match error.sqlite_error_code() {
@@ -100,14 +112,14 @@ impl Pool {
     /// Lends connections to this file from now on. To be called while there are none to another.
     ///
     /// All are opened at once, and read from, because later the file may not be there any more.
-    pub(crate) fn open(&self, path: &Path) -> rusqlite::Result<()> {
+    pub(crate) fn open(&self, path: &Path, origin: Origin) -> rusqlite::Result<()> {
         let open = |_| {
             let connection = readable(path)?;
             connection.query_row("SELECT sequence FROM eventkit_position", [], |_| Ok(()))?;
             Ok(connection)
         };
         let idle = (0..READERS).map(open).collect::<rusqlite::Result<_>>()?;
-        *self.file() = OpenFile { path: Some(path.to_owned()), idle };
+        *self.file() = OpenFile { path: Some(path.to_owned()), origin, idle };
         self.damaged.store(false, Ordering::Relaxed);
         Ok(())
     }

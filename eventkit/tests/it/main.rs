@@ -15,6 +15,7 @@ mod inbox;
 mod link;
 mod live;
 mod projection;
+mod projection_damage;
 mod provision;
 mod publisher;
 mod snapshot;

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::toy::{Lamp, LampCommand, LampEvent, LampFitted, LampLit, SOON, catalog, cause, id, lit, server};
 
 /// Every event, in the order in which they were taken in.
-struct Usage<const VERSION: u32>;
+pub(crate) struct Usage<const VERSION: u32>;
 
 const USAGE: &str = "
 CREATE TABLE seen (place INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, lamp TEXT NOT NULL);
@@ -67,24 +67,24 @@ impl Projection for Watts {
     }
 }
 
-async fn fit(log: &EventLog, lamp: &str, watts: u32) -> u64 {
+pub(crate) async fn fit(log: &EventLog, lamp: &str, watts: u32) -> u64 {
     let command = LampCommand::Fit { lamp_id: id(lamp), watts };
     log.store::<Lamp>().execute(&id(lamp), &command, &cause()).await.unwrap().sequence
 }
 
-async fn light(log: &EventLog, lamp: &str, by: &str) -> u64 {
+pub(crate) async fn light(log: &EventLog, lamp: &str, by: &str) -> u64 {
     let command = LampCommand::Light { lamp_id: id(lamp), by: by.into() };
     log.store::<Lamp>().execute(&id(lamp), &command, &cause()).await.unwrap().sequence
 }
 
 /// Everything that was taken in, in order.
-async fn seen<P: Projection>(model: &ReadModel<P>) -> Vec<u64> {
+pub(crate) async fn seen<P: Projection>(model: &ReadModel<P>) -> Vec<u64> {
     let read =
         |tables: &Tables<'_>| tables.all("SELECT sequence FROM seen ORDER BY place", [], |row| row.get(0));
     model.read(read).await.unwrap().value
 }
 
-async fn times(model: &ReadModel<Usage<1>>, lamp: &'static str) -> u64 {
+pub(crate) async fn times(model: &ReadModel<Usage<1>>, lamp: &'static str) -> u64 {
     let read = move |tables: &Tables<'_>| {
         tables.first("SELECT times FROM lit WHERE lamp = ?1", [lamp], |row| row.get(0))
     };
@@ -111,7 +111,7 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// Lets go of a read model, and waits until its files may be opened again.
-async fn close<P: Projection>(model: ReadModel<P>, dir: &TempDir) {
+pub(crate) async fn close<P: Projection>(model: ReadModel<P>, dir: &TempDir) {
     drop(model);
     let lock = std::fs::File::open(dir.path().join(format!("{}.lock", P::NAME))).unwrap();
     eventually(SOON, || async { lock.try_lock().ok() }).await;
