@@ -213,8 +213,14 @@ impl Files {
             connection.execute_batch(self.schema).context("its SCHEMA")?;
             Ok(connection)
         };
-        let connection = create().with_context(|| format!("creating {}", path.display()))?;
-        Ok((connection, path))
+        match create() {
+            Ok(connection) => Ok((connection, path)),
+            Err(error) => {
+                // It is tried again under another name. What cannot be removed now is removed at the next start.
+                drop(remove_database(&path));
+                Err(error.context(format!("creating {}", path.display())))
+            }
+        }
     }
 
     /// Tells one definition of the tables from another.
@@ -447,6 +453,14 @@ mod tests {
         );
         files(&dir).tidy().unwrap();
         assert_eq!(left(&dir), kept);
+    }
+
+    #[test]
+    fn a_build_that_cannot_begin_leaves_nothing() {
+        let dir = TempDir::new().unwrap();
+        let files = Files { schema: "CREATE NONSENSE", ..files(&dir) };
+        assert!(format!("{:#}", files.create().unwrap_err()).contains("its SCHEMA"));
+        assert_eq!(left(&dir), [""; 0]);
     }
 
     #[test]

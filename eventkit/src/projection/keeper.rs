@@ -44,7 +44,7 @@ pub(crate) async fn keep<P: Projection>(
     let mut caught_up = keeper.served.caught_up.subscribe();
     loop {
         if keeper.wants_a_build() {
-            keeper.build();
+            keeper.build()?;
         }
         tokio::select! {
             end = ended(&mut keeper.serving) => keeper.serving_ended(end).await?,
@@ -132,8 +132,9 @@ impl<P: Projection> Keeper<P> {
             && !self.serving.as_ref().is_some_and(good)
     }
 
-    /// Begins a build. Where that cannot be (a full disk), what serves goes on serving, and it is tried again.
-    fn build(&mut self) {
+    /// Begins a build. Where that cannot be (a full disk), what readers read goes on, and it is tried again; an error if
+    /// they have nothing.
+    fn build(&mut self) -> anyhow::Result<()> {
         let begun = self
             .files
             .create()
@@ -148,6 +149,7 @@ impl<P: Projection> Keeper<P> {
                 self.building = Some(building);
                 self.build_trouble = None;
             }
+            Err(error) if !self.served.is_caught_up() => return Err(error),
             Err(error) => {
                 let error = format!("{error:#}");
                 warn!(projection.name = P::NAME, error, "a read model cannot be built; trying again");
@@ -155,6 +157,7 @@ impl<P: Projection> Keeper<P> {
                 self.build_after = Instant::now() + BUILD_AGAIN_AFTER;
             }
         }
+        Ok(())
     }
 
     /// The file that serves cannot be kept up to date. It goes on serving as it is until there is a better one, unless it
@@ -218,7 +221,9 @@ impl<P: Projection> Keeper<P> {
     fn report(&self) {
         let building = self.building.as_ref().map(|building| {
             let (taken, left) = (building.progress.has_applied(), building.progress.lag());
-            format!("building version {}: {taken} events taken in, {left} to come", P::VERSION)
+            let wrong =
+                building.progress.what_is_wrong().map(|wrong| format!("; {wrong}")).unwrap_or_default();
+            format!("building version {}: {taken} events taken in, {left} to come{wrong}", P::VERSION)
         });
         let trouble = self.build_trouble.as_ref().map(|trouble| format!("cannot be built: {trouble}"));
         let building = building.or(trouble);
