@@ -9,7 +9,7 @@
 //! documented route refuses query parameters that its document does not name.
 //!
 //! A service hands its routes to [`crate::Service::serve`], which puts [`complete`] around them. A test calls
-//! `complete(routes).oneshot(request)` and needs no socket.
+//! them through `testing::Routes` and needs no socket.
 
 mod edge;
 mod extract;

@@ -1,19 +1,14 @@
 //! The routes of consumer-analytics, over a read model of a real log.
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
 use common::money::Money;
 use common::order::OrderEvent;
 use common::payment::{PaymentEvent, PaymentMethodKind};
 use consumer_analytics::http::router;
 use consumer_analytics::shop_metrics::ShopMetrics;
-use eventkit::testing::NatsServer;
+use eventkit::testing::{NatsServer, Routes};
 use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
-use http_body_util::BodyExt;
 use serde_json::Value;
 use tempfile::TempDir;
-use tower::ServiceExt;
 
 use crate::{confirmed, eur, paid, placed};
 
@@ -65,18 +60,10 @@ where
     stored.sequence
 }
 
-async fn ask(routes: &Router, path: &str) -> (StatusCode, String) {
-    let request = Request::get(path).body(Body::empty()).unwrap();
-    let answer = routes.clone().oneshot(request).await.unwrap();
-    let status = answer.status();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
-}
-
-async fn get(routes: &Router, path: &str) -> Value {
-    let (status, body) = ask(routes, path).await;
-    assert_eq!(status, StatusCode::OK, "{path} {body}");
-    serde_json::from_str(&body).unwrap()
+async fn get(http: &Routes, path: &str) -> Value {
+    let answer = http.get(path).await;
+    assert_eq!(answer.status, 200, "{path} {}", answer.text);
+    answer.body
 }
 
 #[tokio::test]
@@ -86,7 +73,7 @@ async fn the_numbers_are_those_of_the_log() {
     eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
     let log = EventLog::new(client, "/test");
     let dir = TempDir::new().unwrap();
-    let routes = eventkit::http::complete(router(ReadModel::<ShopMetrics>::follow(&log, dir.path())));
+    let http = Routes::new(router(ReadModel::<ShopMetrics>::follow(&log, dir.path())));
 
     let price: Money = eur(1_050);
     let mut last = 0;
@@ -97,22 +84,22 @@ async fn the_numbers_are_those_of_the_log() {
         last = happens::<AnyOrder>(&log, confirmed(&order_id).into()).await;
     }
 
-    let summary = get(&routes, &format!("/metrics/summary?min_sequence={last}")).await;
+    let summary = get(&http, &format!("/metrics/summary?min_sequence={last}")).await;
     assert_eq!(summary["orders"]["confirmed"], 5);
     assert_eq!(summary["revenue"].to_string(), "105.0");
     assert_eq!(summary["sequence"], last);
-    let products = get(&routes, "/metrics/products?per_page=1&sort=units_sold").await;
+    let products = get(&http, "/metrics/products?per_page=1&sort=units_sold").await;
     assert_eq!((&products["total"], &products["items"][0]["units_sold"]), (&1.into(), &10.into()));
-    let customers = get(&routes, "/metrics/customers").await;
+    let customers = get(&http, "/metrics/customers").await;
     assert_eq!(customers["items"][0]["orders"], 5);
-    let days = get(&routes, "/metrics/days").await;
+    let days = get(&http, "/metrics/days").await;
     // It may be midnight.
     let orders = days["items"].as_array().unwrap().iter().map(|day| day["orders"].as_i64().unwrap());
     assert_eq!(orders.sum::<i64>(), 5);
-    let payments = get(&routes, "/metrics/payments").await;
+    let payments = get(&http, "/metrics/payments").await;
     assert_eq!(payments["methods"][0]["method"], "card");
-    assert_eq!(ask(&routes, "/metrics/products?sort=luck").await.0, StatusCode::BAD_REQUEST);
-    assert_eq!(ask(&routes, "/metrics/products?per_page=0").await.0, StatusCode::BAD_REQUEST);
+    http.get("/metrics/products?sort=luck").await.is_problem(400, "bad-request");
+    http.get("/metrics/products?per_page=0").await.is_problem(400, "bad-request");
 }
 
 #[tokio::test]
@@ -120,11 +107,11 @@ async fn the_page_needs_nothing_from_elsewhere() {
     let server = NatsServer::start().await;
     let log = EventLog::new(server.client().await, "/test");
     let dir = TempDir::new().unwrap();
-    let routes = eventkit::http::complete(router(ReadModel::follow(&log, dir.path())));
-    let (status, page) = ask(&routes, "/").await;
-    assert_eq!(status, StatusCode::OK);
+    let http = Routes::new(router(ReadModel::follow(&log, dir.path())));
+    let page = http.get("/").await;
+    assert_eq!(page.status, 200);
     for foreign in ["http://", "https://", "src=", "@import", "url("] {
-        assert!(!page.contains(foreign), "{foreign}");
+        assert!(!page.text.contains(foreign), "{foreign}");
     }
-    assert!(!page.contains("innerHTML"), "what comes from events is text, never HTML");
+    assert!(!page.text.contains("innerHTML"), "what comes from events is text, never HTML");
 }

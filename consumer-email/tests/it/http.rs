@@ -1,14 +1,9 @@
 //! The routes of consumer-email.
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
 use consumer_email::http::router;
-use eventkit::testing::NatsServer;
+use eventkit::testing::{NatsServer, Routes};
 use eventkit::{Handler, ReadModel};
-use http_body_util::BodyExt;
-use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower::ServiceExt;
 
 use crate::smtp_server::SmtpServer;
 use crate::{AnyOrder, happens, log, mailer, order};
@@ -24,21 +19,15 @@ async fn mails_are_listed_by_order() {
     }
     let dir = TempDir::new().unwrap();
     let mails = ReadModel::follow(&log, dir.path());
-    let routes = eventkit::http::complete(router(mails));
-    let get = async |path: &str| {
-        let answer = routes.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice::<Value>(&body).unwrap())
-    };
+    let http = Routes::new(router(mails));
 
-    let (status, body) = get("/mails?order_id=o-1").await;
-    assert_eq!((status, &body["total"]), (StatusCode::OK, &json!(1)));
-    let mail = &body["items"][0];
+    let about_one = http.get("/mails?order_id=o-1").await;
+    assert_eq!((about_one.status.as_u16(), &about_one.body["total"]), (200, &1.into()));
+    let mail = &about_one.body["items"][0];
     assert_eq!(mail["kind"], "order_placed");
     assert_eq!(mail["status"], "sent");
     assert_eq!(mail["to"], "alice@example.org");
-    assert_eq!(get("/mails").await.1["total"], 2);
-    assert_eq!(get("/mails?order_id=o-3").await.1["total"], 0);
-    assert_eq!(get("/mails?order_id=a.b").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(http.get("/mails").await.body["total"], 2);
+    assert_eq!(http.get("/mails?order_id=o-3").await.body["total"], 0);
+    http.get("/mails?order_id=a.b").await.is_problem(400, "bad-request");
 }

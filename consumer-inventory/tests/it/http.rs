@@ -1,21 +1,17 @@
 //! The routes of consumer-inventory.
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::Method;
 use consumer_inventory::http::router;
 use consumer_inventory::storekeeper::Storekeeper;
-use eventkit::testing::NatsServer;
+use eventkit::testing::{Answer, NatsServer, Routes};
 use eventkit::{EventLog, ReadModel};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower::ServiceExt;
 
 struct Shop {
     _server: NatsServer,
     _dir: TempDir,
-    routes: Router,
+    http: Routes,
 }
 
 impl Shop {
@@ -27,57 +23,40 @@ impl Shop {
         let dir = TempDir::new().unwrap();
         let stock = ReadModel::follow(&log, dir.path());
         let routes = router(Storekeeper::new(log.store()).unwrap(), stock);
-        Self { _server: server, _dir: dir, routes: eventkit::http::complete(routes) }
+        Self { _server: server, _dir: dir, http: Routes::new(routes) }
     }
 
-    async fn ask(&self, request: Request<Body>) -> (StatusCode, Option<u64>, Value) {
-        let answer = self.routes.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        let sequence =
-            answer.headers().get("event-sequence").map(|value| value.to_str().unwrap().parse().unwrap());
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, sequence, serde_json::from_slice(&body).unwrap_or(Value::Null))
-    }
-
-    async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let (status, _, body) = self.ask(Request::get(path).body(Body::empty()).unwrap()).await;
-        (status, body)
-    }
-
-    async fn put(&self, path: &str, key: Option<&str>, body: Value) -> (StatusCode, Option<u64>, Value) {
-        let request = Request::put(path);
-        let request = match key {
-            Some(key) => request.header("idempotency-key", key),
-            None => request,
-        };
-        self.ask(request.body(Body::from(body.to_string())).unwrap()).await
+    async fn put(&self, path: &str, body: Value) -> Answer {
+        self.http.send(Method::PUT, path, &[], body).await
     }
 }
 
 #[tokio::test]
 async fn receipts_add_up_and_are_read_back() {
     let shop = Shop::start().await;
-    assert_eq!(shop.put("/stock/p-1", None, json!({"received": 3})).await.0, StatusCode::OK);
-    let (status, sequence, body) = shop.put("/stock/p-1", None, json!({"received": 4})).await;
+    assert_eq!(shop.put("/stock/p-1", json!({"received": 3})).await.status, 200);
+    let received = shop.put("/stock/p-1", json!({"received": 4})).await;
     let expected = json!({"product_id": "p-1", "on_hand": 7, "reserved": 0, "shipped": 0, "received": 7});
-    assert_eq!((status, &body), (StatusCode::OK, &expected));
-    let sequence = sequence.unwrap();
-    let (status, body) = shop.get(&format!("/stock/p-1?min_sequence={sequence}")).await;
-    assert_eq!((status, &body), (StatusCode::OK, &expected));
-    let (status, body) = shop.get("/stock").await;
-    assert_eq!(
-        (status, body["total"].clone(), body["items"][0].clone()),
-        (StatusCode::OK, json!(1), expected)
-    );
+    assert_eq!((received.status.as_u16(), &received.body), (200, &expected));
+    let sequence = received.header("event-sequence");
+    let shown = shop.http.get(&format!("/stock/p-1?min_sequence={sequence}")).await;
+    assert_eq!((shown.status.as_u16(), &shown.body), (200, &expected));
+    let listed = shop.http.get("/stock").await;
+    assert_eq!(listed.status, 200);
+    assert_eq!((&listed.body["total"], &listed.body["items"][0]), (&json!(1), &expected));
 }
 
 #[tokio::test]
 async fn a_repeated_receipt_adds_nothing() {
     let shop = Shop::start().await;
-    let first = shop.put("/stock/p-1", Some("truck-7"), json!({"received": 3})).await;
-    let again = shop.put("/stock/p-1", Some("truck-7"), json!({"received": 3})).await;
-    assert_eq!(first, again);
-    assert_eq!(again.2["received"], 3);
+    let receive = async || {
+        let key = [("idempotency-key", "truck-7")];
+        let answer = shop.http.send(Method::PUT, "/stock/p-1", &key, json!({"received": 3})).await;
+        (answer.status, answer.header("event-sequence").to_owned(), answer.body)
+    };
+    let first = receive().await;
+    assert_eq!(first, receive().await);
+    assert_eq!(first.2["received"], 3);
 }
 
 #[tokio::test]
@@ -92,13 +71,9 @@ async fn nonsense_is_refused_and_stores_nothing() {
         json!({"received": 1, "more": 1}),
         json!({}),
     ] {
-        let (status, _, problem) = shop.put("/stock/p-1", None, body.clone()).await;
-        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body} {problem}");
+        shop.put("/stock/p-1", body).await.is_problem(422, "invalid");
     }
-    assert_eq!(
-        shop.put("/stock/a.b", None, json!({"received": 1})).await.0,
-        StatusCode::UNPROCESSABLE_ENTITY
-    );
-    assert_eq!(shop.get("/stock/p-1").await.0, StatusCode::NOT_FOUND);
-    assert_eq!(shop.get("/reservations/o-1").await.0, StatusCode::NOT_FOUND);
+    shop.put("/stock/a.b", json!({"received": 1})).await.is_problem(422, "invalid");
+    shop.http.get("/stock/p-1").await.is_problem(404, "not-found");
+    shop.http.get("/reservations/o-1").await.is_problem(404, "not-found");
 }

@@ -1,18 +1,15 @@
 //! What every route has in common, without a socket.
 
-use axum::body::Body as Bytes;
-use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use eventkit::http::{
-    Body, IfMatch, MinSequence, Object, PageQuery, Path, Problem, Query, RequestCause, Written, complete,
+    Body, IfMatch, MinSequence, Object, PageQuery, Path, Problem, Query, RequestCause, Written,
 };
+use eventkit::testing::{Answer, Routes};
 use eventkit::{EntityId, StoreError};
-use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,8 +45,8 @@ async fn panics() -> StatusCode {
     panic!("secret inside")
 }
 
-fn routes() -> Router {
-    complete(
+fn routes() -> Routes {
+    Routes::new(
         Router::new()
             .route("/lamps", post(light).get(list))
             .route("/lamps/{id}", get(|Path(id): Path<EntityId>| async move { id.to_string() }))
@@ -63,42 +60,8 @@ fn routes() -> Router {
     )
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    text: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-
-    /// Checks that it is a problem of this type, with the request's id in it.
-    fn problem(&self, status: u16, slug: &str) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        let problem = self.json();
-        assert_eq!(problem["type"], format!("urn:problem:{slug}"));
-        assert_eq!(problem["status"], status);
-        assert_eq!(problem["request_id"], self.header("x-request-id"));
-        problem
-    }
-}
-
-async fn ask(method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-    let mut request = Request::builder().method(method).uri(path);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = routes().oneshot(request.body(body.into()).unwrap()).await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    Answer { status, headers, text: String::from_utf8(body.to_vec()).unwrap() }
+async fn ask(method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    routes().send(method, path, headers, body).await
 }
 
 async fn see(path: &str) -> Answer {
@@ -106,7 +69,7 @@ async fn see(path: &str) -> Answer {
 }
 
 async fn write(headers: &[(&str, &str)], body: &str) -> Answer {
-    ask(Method::POST, "/lamps", headers, body.to_owned()).await
+    ask(Method::POST, "/lamps", headers, body).await
 }
 
 const GOOD: &str = r#"{"lamp_id":"a","brightness":5}"#;
@@ -116,12 +79,12 @@ async fn a_write_is_answered_with_version_and_position() {
     let answer = write(&[("if-match", "\"2\"")], GOOD).await;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert_eq!((answer.header("etag"), answer.header("event-sequence")), ("\"3\"", "17"));
-    assert_eq!(answer.json()["if"], 2);
+    assert_eq!(answer.body["if"], 2);
 }
 
 #[tokio::test]
 async fn the_same_key_is_the_same_cause_and_no_key_never_is() {
-    let cause = async |headers: &[(&str, &str)]| write(headers, GOOD).await.json()["cause"].clone();
+    let cause = async |headers: &[(&str, &str)]| write(headers, GOOD).await.body["cause"].clone();
     let keyed = [("idempotency-key", "k-1")];
     assert_eq!(cause(&keyed).await, cause(&keyed).await);
     assert_ne!(cause(&keyed).await, cause(&[("idempotency-key", "k-2")]).await);
@@ -135,31 +98,32 @@ async fn the_same_key_is_the_same_cause_and_no_key_never_is() {
 async fn a_bad_key_is_refused() {
     let long = "k".repeat(129);
     for key in ["", "with space", "caf\u{e9}", &long] {
-        write(&[("idempotency-key", key)], GOOD).await.problem(400, "bad-request");
+        write(&[("idempotency-key", key)], GOOD).await.is_problem(400, "bad-request");
     }
-    write(&[("idempotency-key", "a"), ("idempotency-key", "b")], GOOD).await.problem(400, "bad-request");
+    write(&[("idempotency-key", "a"), ("idempotency-key", "b")], GOOD).await.is_problem(400, "bad-request");
     for tag in ["3", "W/\"3\"", "\"x\"", "*"] {
-        write(&[("if-match", tag)], GOOD).await.problem(400, "bad-request");
+        write(&[("if-match", tag)], GOOD).await.is_problem(400, "bad-request");
     }
 }
 
 #[tokio::test]
 async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
     let refused = async |body: &str| write(&[], body).await;
-    refused("").await.problem(400, "bad-request");
-    refused("{").await.problem(400, "bad-request");
-    refused("hello").await.problem(400, "bad-request");
-    refused(r#"{"lamp_id":"a"}"#).await.problem(422, "invalid");
-    refused(r#" ["a",5]"#).await.problem(422, "invalid");
-    refused(r#"{"lamp_id":"a","brightness":5,"colour":"red"}"#).await.problem(422, "invalid");
-    refused(r#"{"lamp_id":"a.b","brightness":5}"#).await.problem(422, "invalid");
-    let wrong_type = refused(r#"{"lamp_id":"a","brightness":"much"}"#).await.problem(422, "invalid");
-    assert!(wrong_type["detail"].as_str().unwrap().starts_with("brightness: "), "{wrong_type}");
+    refused("").await.is_problem(400, "bad-request");
+    refused("{").await.is_problem(400, "bad-request");
+    refused("hello").await.is_problem(400, "bad-request");
+    refused(r#"{"lamp_id":"a"}"#).await.is_problem(422, "invalid");
+    refused(r#" ["a",5]"#).await.is_problem(422, "invalid");
+    refused(r#"{"lamp_id":"a","brightness":5,"colour":"red"}"#).await.is_problem(422, "invalid");
+    refused(r#"{"lamp_id":"a.b","brightness":5}"#).await.is_problem(422, "invalid");
+    let wrong_type = refused(r#"{"lamp_id":"a","brightness":"much"}"#).await;
+    wrong_type.is_problem(422, "invalid");
+    assert!(wrong_type.body["detail"].as_str().unwrap().starts_with("brightness: "), "{}", wrong_type.text);
 }
 
 #[tokio::test]
 async fn a_field_given_twice_is_refused() {
-    write(&[], r#"{"lamp_id":"a","brightness":5,"brightness":6}"#).await.problem(422, "invalid");
+    write(&[], r#"{"lamp_id":"a","brightness":5,"brightness":6}"#).await.is_problem(422, "invalid");
 }
 
 #[tokio::test]
@@ -170,20 +134,17 @@ async fn a_nested_object_is_not_given_as_a_list() {
         lamps: Vec<Object<Light>>,
     }
     let room = async |Body(room): Body<Room>| -> String { format!("{}", room.lamps[0].0.brightness) };
-    let routes = complete(Router::new().route("/rooms", post(room)));
-    let answer = async |body: String| {
-        let request = Request::post("/rooms").body(Bytes::from(body)).unwrap();
-        routes.clone().oneshot(request).await.unwrap().status()
-    };
-    assert_eq!(answer(format!(r#"{{"lamps":[{GOOD}]}}"#)).await, StatusCode::OK);
-    assert_eq!(answer(r#"{"lamps":[["a",5]]}"#.into()).await, StatusCode::UNPROCESSABLE_ENTITY);
+    let http = Routes::new(Router::new().route("/rooms", post(room)));
+    let rooms = async |body: String| http.post("/rooms", body).await;
+    assert_eq!(rooms(format!(r#"{{"lamps":[{GOOD}]}}"#)).await.status, StatusCode::OK);
+    rooms(r#"{"lamps":[["a",5]]}"#.into()).await.is_problem(422, "invalid");
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
     let body = format!(r#"{{"lamp_id":"a","brightness":5}}{}"#, " ".repeat(256 * 1024));
-    write(&[], &body).await.problem(413, "too-large");
-    write(&[("idempotency-key", "k")], &body).await.problem(413, "too-large");
+    write(&[], &body).await.is_problem(413, "too-large");
+    write(&[("idempotency-key", "k")], &body).await.is_problem(413, "too-large");
     let body = format!("{GOOD}{}", " ".repeat(256 * 1024 - GOOD.len()));
     assert_eq!(write(&[], &body).await.status, StatusCode::CREATED);
 }
@@ -191,14 +152,14 @@ async fn a_body_over_the_limit_is_refused() {
 #[tokio::test]
 async fn paths_and_queries_are_checked() {
     assert_eq!(see("/lamps/a-1").await.text, "a-1");
-    see("/lamps/a.1").await.problem(422, "invalid");
-    see("/lamps/%3E").await.problem(422, "invalid");
-    see("/lamps?bright=perhaps").await.problem(400, "bad-request");
-    see("/lamps?min_sequence=-1").await.problem(400, "bad-request");
+    see("/lamps/a.1").await.is_problem(422, "invalid");
+    see("/lamps/%3E").await.is_problem(422, "invalid");
+    see("/lamps?bright=perhaps").await.is_problem(400, "bad-request");
+    see("/lamps?min_sequence=-1").await.is_problem(400, "bad-request");
     for query in ["page=0", "per_page=0", "per_page=101", "page=x"] {
-        see(&format!("/lamps?{query}")).await.problem(400, "bad-request");
+        see(&format!("/lamps?{query}")).await.is_problem(400, "bad-request");
     }
-    let list = see("/lamps?bright=true&min_sequence=9&page=2&per_page=30").await.json();
+    let list = see("/lamps?bright=true&min_sequence=9&page=2&per_page=30").await.body;
     assert_eq!((&list["bright"], &list["min_sequence"]), (&json!(true), &json!(9)));
     assert_eq!(list["page"]["items"].as_array().unwrap().len(), 20);
     assert_eq!(list["page"]["total"], 50);
@@ -206,20 +167,20 @@ async fn paths_and_queries_are_checked() {
 
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
-    see("/nowhere").await.problem(404, "not-found");
+    see("/nowhere").await.is_problem(404, "not-found");
     let wrong = ask(Method::DELETE, "/lamps", &[], "").await;
-    wrong.problem(405, "method-not-allowed");
+    wrong.is_problem(405, "method-not-allowed");
     assert!(wrong.header("allow").contains("POST"), "{:?}", wrong.headers);
-    see("/bare").await.problem(418, "bad-request");
+    see("/bare").await.is_problem(418, "bad-request");
 }
 
 #[tokio::test]
 async fn a_cause_is_for_the_log_and_not_for_the_client() {
     let panicked = see("/panics").await;
-    panicked.problem(500, "internal");
+    panicked.is_problem(500, "internal");
     assert!(!panicked.text.contains("secret"), "{}", panicked.text);
     let down = see("/down").await;
-    down.problem(503, "unavailable");
+    down.is_problem(503, "unavailable");
     assert!(!down.text.contains("fire"), "{}", down.text);
     assert_eq!(down.header(header::RETRY_AFTER.as_str()), "1");
 }

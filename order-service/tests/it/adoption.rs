@@ -42,7 +42,7 @@ async fn a_first_generation_order_is_taken_over_once_under_its_own_id_and_time()
     assert_eq!(history.len(), 1);
     assert_eq!(history[0].meta.id.as_str(), "e-o-1");
     assert_eq!(history[0].meta.time.to_rfc3339(), "2024-01-15T10:30:00+00:00");
-    let shown = desk.get("/orders/o-1").await.body;
+    let shown = desk.http.get("/orders/o-1").await.body;
     assert_eq!((&shown["total"], &shown["payment_method"]), (&json!(39.98), &json!({"type": "external"})));
 }
 
@@ -61,7 +61,7 @@ async fn a_cloudevents_order_from_outside_is_never_charged_here() {
     });
     publish(&desk, "order.placed", &event).await;
     desk.becomes("o-1", OrderStatus::Placed).await;
-    assert_eq!(desk.get("/orders/o-1").await.body["payment_method"], json!({"type": "external"}));
+    assert_eq!(desk.http.get("/orders/o-1").await.body["payment_method"], json!({"type": "external"}));
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn an_order_from_outside_does_not_replace_another() {
     desk.place("o-1").await;
     publish(&desk, "order.placed", &flat("o-1")).await;
     assert_eq!(desk.dead_letters().await, 1);
-    assert_eq!(desk.get("/orders/o-1").await.body["customer_id"], "guest-1");
+    assert_eq!(desk.http.get("/orders/o-1").await.body["customer_id"], "guest-1");
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn an_order_that_makes_no_sense_is_a_dead_letter() {
     publish(&desk, "order.placed", &misnamed).await;
     publish(&desk, "order.placed", &json!("hello")).await;
     assert_eq!(desk.dead_letters().await, 3);
-    desk.get("/orders/o-1").await.is_problem(404, "not-found");
+    desk.http.get("/orders/o-1").await.is_problem(404, "not-found");
 }
 
 #[tokio::test]
@@ -114,15 +114,15 @@ async fn a_shipment_from_outside_waits_until_its_order_is_confirmed() {
     desk.pay("p-1", "o-1", PaymentStatus::Success).await;
     desk.becomes("o-1", OrderStatus::Shipped).await;
     assert_eq!(desk.dead_letters().await, 0);
-    assert_eq!(desk.get("/orders/o-1").await.body["tracking_number"], "T-1");
+    assert_eq!(desk.http.get("/orders/o-1").await.body["tracking_number"], "T-1");
 }
 
 #[tokio::test]
 async fn a_cancelled_order_is_not_shipped_from_outside() {
     let desk = Desk::start().await;
     desk.confirm("o-1").await;
-    desk.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
+    desk.http.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
     publish(&desk, "order.shipped.o-1", &flat_shipment("o-1", "T-1")).await;
     assert_eq!(desk.dead_letters().await, 1);
-    assert_eq!(desk.get("/orders/o-1").await.body["status"], "Cancelled");
+    assert_eq!(desk.http.get("/orders/o-1").await.body["status"], "Cancelled");
 }

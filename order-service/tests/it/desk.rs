@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
 use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use common::stock::{StockEvent, StockRejected, StockShortage};
-use eventkit::testing::{NatsServer, eventually};
+use eventkit::testing::{NatsServer, Routes, eventually};
 use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
-use http_body_util::BodyExt;
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
@@ -18,7 +14,6 @@ use order_service::saga::{OrderSaga, Patience};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower::ServiceExt;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -47,7 +42,7 @@ pub(crate) struct Desk {
     pub(crate) client: async_nats::Client,
     pub(crate) log: EventLog,
     pub(crate) orders: EventStore<Order>,
-    routes: Router,
+    pub(crate) http: Routes,
 }
 
 impl Desk {
@@ -74,44 +69,15 @@ impl Desk {
             .retry_delays(Duration::from_millis(20), Duration::from_millis(100));
         let stop = CancellationToken::new();
         tokio::spawn(consumer.run(client.clone(), stop.clone()));
-        let routes = eventkit::http::complete(api.routes());
-        Self { _server: server, _dir: dir, _running: stop.drop_guard(), client, log, orders, routes }
-    }
-
-    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
-        let answer = self.routes.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
-    }
-
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, &[], body).await
-    }
-
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.ask(request.body(Body::from(body.to_string())).unwrap()).await
+        let http = Routes::new(api.routes());
+        Self { _server: server, _dir: dir, _running: stop.drop_guard(), client, log, orders, http }
     }
 
     /// Places an order under that id.
     pub(crate) async fn place(&self, order_id: &str) {
         let mut body = order();
         body["order_id"] = order_id.into();
-        assert_eq!(self.post("/orders", &body).await.status, 201);
+        assert_eq!(self.http.post("/orders", &body).await.status, 201);
     }
 
     /// Places an order, and it is paid.
@@ -169,26 +135,6 @@ impl Desk {
 
 pub(crate) fn fresh() -> Cause {
     Cause::request(EventId::generate())
-}
-
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    /// Expects a problem of that type.
-    #[track_caller]
-    pub(crate) fn is_problem(&self, status: u16, slug: &str) {
-        let problem = format!("urn:problem:{slug}");
-        assert_eq!((self.status.as_u16(), &self.body["type"]), (status, &problem.into()), "{}", self.body);
-        assert_eq!(self.headers["content-type"], "application/problem+json");
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
-    }
 }
 
 macro_rules! records_anything {

@@ -15,7 +15,7 @@ use crate::desk::Desk;
 async fn a_paid_order_is_confirmed_once() {
     let desk = Desk::start().await;
     desk.confirm("o-1").await;
-    let history = desk.get("/orders/o-1/events").await.body;
+    let history = desk.http.get("/orders/o-1/events").await.body;
     assert_eq!(history.as_array().unwrap().len(), 2);
     assert!(history[1]["metadata"]["causationid"].is_string());
     assert_eq!(desk.dead_letters().await, 0);
@@ -27,7 +27,7 @@ async fn a_failed_payment_cancels_the_order_and_says_why() {
     desk.place("o-1").await;
     desk.pay("o-1", "o-1", PaymentStatus::Failed).await;
     desk.becomes("o-1", OrderStatus::Cancelled).await;
-    let order = desk.get("/orders/o-1").await.body;
+    let order = desk.http.get("/orders/o-1").await.body;
     assert_eq!(order["cancel_reason"], "payment_failed");
     assert_eq!(order["cancel_detail"], "card_declined");
 }
@@ -38,7 +38,7 @@ async fn missing_stock_cancels_the_order_and_says_what_is_missing() {
     desk.place("o-1").await;
     desk.reject("o-1").await;
     desk.becomes("o-1", OrderStatus::Cancelled).await;
-    let order = desk.get("/orders/o-1").await.body;
+    let order = desk.http.get("/orders/o-1").await.body;
     assert_eq!(order["cancel_reason"], "out_of_stock");
     assert_eq!(order["cancel_detail"], "lamp: 1 of 2");
 }
@@ -47,10 +47,10 @@ async fn missing_stock_cancels_the_order_and_says_what_is_missing() {
 async fn a_payment_for_a_cancelled_order_changes_nothing_and_is_no_dead_letter() {
     let desk = Desk::start().await;
     desk.place("o-1").await;
-    desk.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
+    desk.http.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
     desk.pay("o-1", "o-1", PaymentStatus::Success).await;
     assert_eq!(desk.dead_letters().await, 0);
-    assert_eq!(desk.get("/orders/o-1").await.body["version"], 2);
+    assert_eq!(desk.http.get("/orders/o-1").await.body["version"], 2);
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_second_payment_by_another_name_is_a_dead_letter() {
     desk.confirm("o-1").await;
     desk.pay("p-2", "o-1", PaymentStatus::Success).await;
     assert_eq!(desk.dead_letters().await, 1);
-    assert_eq!(desk.get("/orders/o-1").await.body["payment_id"], "o-1");
+    assert_eq!(desk.http.get("/orders/o-1").await.body["payment_id"], "o-1");
 }
 
 #[tokio::test]
@@ -79,8 +79,8 @@ async fn an_order_that_nobody_answers_for_is_cancelled_and_no_other_is() {
     desk.pay("paid", "paid", PaymentStatus::Success).await;
     desk.place("forgotten").await;
     desk.becomes("forgotten", OrderStatus::Cancelled).await;
-    assert_eq!(desk.get("/orders/forgotten").await.body["cancel_reason"], "timed_out");
-    assert_eq!(desk.get("/orders/paid").await.body["status"], "Confirmed");
+    assert_eq!(desk.http.get("/orders/forgotten").await.body["cancel_reason"], "timed_out");
+    assert_eq!(desk.http.get("/orders/paid").await.body["status"], "Confirmed");
     assert_eq!(desk.dead_letters().await, 0);
 }
 
@@ -89,7 +89,7 @@ async fn an_order_that_is_decided_leaves_no_timer_behind() {
     let desk = Desk::start().await;
     desk.confirm("confirmed").await;
     desk.place("cancelled").await;
-    desk.post("/orders/cancelled/cancel", &json!({"reason": "no"})).await;
+    desk.http.post("/orders/cancelled/cancel", &json!({"reason": "no"})).await;
     desk.place("waiting").await;
     let timers = async || {
         let stream = async_nats::jetstream::new(desk.client.clone()).get_stream("TIMERS").await.unwrap();
@@ -111,5 +111,5 @@ async fn an_adopted_order_that_is_never_paid_is_cancelled_too() {
     });
     desk.client.publish("order.placed", flat.to_string().into()).await.unwrap();
     desk.becomes("o-1", OrderStatus::Cancelled).await;
-    assert_eq!(desk.get("/orders/o-1").await.body["cancel_reason"], "timed_out");
+    assert_eq!(desk.http.get("/orders/o-1").await.body["cancel_reason"], "timed_out");
 }

@@ -1,12 +1,13 @@
 //! The routes of users.
 
 use axum::http::Method;
+use eventkit::testing::Answer;
 use serde_json::json;
 
-use crate::desk::{Answer, Desk};
+use crate::desk::Desk;
 
 async fn create(desk: &Desk, name: &str) -> Answer {
-    desk.post("/users", &json!({"username": name, "email": format!("{name}@example.com")})).await
+    desk.http.post("/users", &json!({"username": name, "email": format!("{name}@example.com")})).await
 }
 
 #[tokio::test]
@@ -22,17 +23,17 @@ async fn a_user_is_created_changed_and_suspended() {
         json!({"id": id, "user_id": id, "username": "alice", "email": "alice@example.com", "status": "Active",
                "version": 1})
     );
-    assert_eq!(desk.get(&path).await.body, created.body);
+    assert_eq!(desk.http.get(&path).await.body, created.body);
 
-    let changed = desk.send(Method::PATCH, &path, &[], &json!({"username": "bob"})).await;
+    let changed = desk.http.send(Method::PATCH, &path, &[], &json!({"username": "bob"})).await;
     assert_eq!(
         (&changed.body["username"], &changed.body["email"]),
         (&json!("bob"), &json!("alice@example.com"))
     );
-    let suspended = desk.post(&format!("{path}/status"), &json!({"status": "Suspended"})).await;
+    let suspended = desk.http.post(&format!("{path}/status"), &json!({"status": "Suspended"})).await;
     assert_eq!((&suspended.body["status"], &suspended.body["version"]), (&json!("Suspended"), &json!(3)));
 
-    let history = desk.get(&format!("{path}/events")).await.body;
+    let history = desk.http.get(&format!("{path}/events")).await.body;
     let types: Vec<&str> = history.as_array().unwrap().iter().map(|e| e["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["UserCreated", "UserUpdated", "UserStatusChanged"]);
 }
@@ -42,10 +43,10 @@ async fn a_repeated_creation_creates_one_user() {
     let desk = Desk::start().await;
     let key = [("idempotency-key", "signup-1")];
     let body = json!({"username": "alice", "email": "alice@example.com"});
-    let first = desk.send(Method::POST, "/users", &key, &body).await;
+    let first = desk.http.send(Method::POST, "/users", &key, &body).await;
     let path = first.header("location").to_owned();
-    desk.send(Method::PATCH, &path, &[], &json!({"username": "bob"})).await;
-    let again = desk.send(Method::POST, "/users", &key, &body).await;
+    desk.http.send(Method::PATCH, &path, &[], &json!({"username": "bob"})).await;
+    let again = desk.http.send(Method::POST, "/users", &key, &body).await;
     assert_eq!((first.status, &first.body), (again.status, &again.body));
 }
 
@@ -60,23 +61,24 @@ async fn what_makes_no_sense_is_refused() {
         json!({"username": "alice", "email": "a@example.com", "admin": true}),
         json!({"username": 7, "email": "a@example.com"}),
     ] {
-        assert!(desk.post("/users", &body).await.status.is_client_error(), "{body}");
+        assert!(desk.http.post("/users", &body).await.status.is_client_error(), "{body}");
     }
     let path = create(&desk, "alice").await.header("location").to_owned();
     for body in [json!({}), json!({"email": "x"}), json!({"status": "Active"})] {
-        let refused = desk.send(Method::PATCH, &path, &[], &body).await;
+        let refused = desk.http.send(Method::PATCH, &path, &[], &body).await;
         assert!(refused.status.is_client_error(), "{body}");
     }
     for body in [json!({}), json!({"status": "Gone"})] {
-        assert!(desk.post(&format!("{path}/status"), &body).await.status.is_client_error(), "{body}");
+        assert!(desk.http.post(&format!("{path}/status"), &body).await.status.is_client_error(), "{body}");
     }
-    desk.send(Method::PATCH, "/users/nobody", &[], &json!({"username": "x"}))
+    desk.http
+        .send(Method::PATCH, "/users/nobody", &[], &json!({"username": "x"}))
         .await
         .is_problem(404, "not-found");
-    desk.post("/users/nobody/status", &json!({"status": "Active"})).await.is_problem(404, "not-found");
-    desk.get("/users/nobody").await.is_problem(404, "not-found");
-    desk.get("/users/nobody/events").await.is_problem(404, "not-found");
-    assert_eq!(desk.get(&path).await.body["version"], 1);
+    desk.http.post("/users/nobody/status", &json!({"status": "Active"})).await.is_problem(404, "not-found");
+    desk.http.get("/users/nobody").await.is_problem(404, "not-found");
+    desk.http.get("/users/nobody/events").await.is_problem(404, "not-found");
+    assert_eq!(desk.http.get(&path).await.body["version"], 1);
 }
 
 #[tokio::test]
@@ -87,10 +89,10 @@ async fn users_are_filtered_searched_and_paged() {
     }
     let dave = create(&desk, "Dave").await;
     let path = dave.header("location").to_owned();
-    let last = desk.post(&format!("{path}/status"), &json!({"status": "Inactive"})).await;
+    let last = desk.http.post(&format!("{path}/status"), &json!({"status": "Inactive"})).await;
     let sequence = last.header("event-sequence");
     let list = async |query: &str| {
-        let list = desk.get(&format!("/users?min_sequence={sequence}&{query}")).await.body;
+        let list = desk.http.get(&format!("/users?min_sequence={sequence}&{query}")).await.body;
         let items = list["items"].as_array().unwrap().iter();
         let names: Vec<String> = items.map(|user| user["username"].as_str().unwrap().to_owned()).collect();
         (list["total"].as_u64().unwrap(), names.join(" "))
@@ -100,5 +102,5 @@ async fn users_are_filtered_searched_and_paged() {
     assert_eq!(list("search=AL").await, (1, "alice".to_owned()));
     assert_eq!(list("search=dave%40EXAMPLE").await, (1, "Dave".to_owned()));
     assert_eq!(list("search=o&status=Active&per_page=1&page=2").await, (3, "bob".to_owned()));
-    assert!(desk.get("/users?status=Gone").await.status.is_client_error());
+    assert!(desk.http.get("/users?status=Gone").await.status.is_client_error());
 }

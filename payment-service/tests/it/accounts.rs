@@ -12,21 +12,21 @@ const OPEN: &str = r#"{"type":"OpenAccount","owner":"Alice","initial_balance":10
 #[tokio::test]
 async fn an_account_is_opened_filled_and_drawn_from() {
     let till = Till::start().await;
-    let opened = till.post("/accounts/acc-001", OPEN).await;
+    let opened = till.http.post("/accounts/acc-001", OPEN).await;
     assert_eq!(opened.status, 201);
     assert_eq!(opened.headers["etag"], "\"1\"");
-    assert_eq!(till.post("/accounts/acc-001", r#"{"type":"Deposit","amount":500.0}"#).await.status, 200);
-    let withdrawn = till.post("/accounts/acc-001", r#"{"type":"Withdraw","amount":200.0}"#).await;
+    assert_eq!(till.http.post("/accounts/acc-001", r#"{"type":"Deposit","amount":500.0}"#).await.status, 200);
+    let withdrawn = till.http.post("/accounts/acc-001", r#"{"type":"Withdraw","amount":200.0}"#).await;
     assert_eq!((withdrawn.status.as_u16(), &withdrawn.headers["etag"]), (200, &"\"3\"".parse().unwrap()));
 
-    let shown = till.get("/accounts/acc-001").await.body;
+    let shown = till.http.get("/accounts/acc-001").await.body;
     assert_eq!(
         shown,
         json!({"id": "acc-001", "owner": "Alice", "balance": 1300.0, "currency": "USD", "version": 3})
     );
     assert_eq!(shown, withdrawn.body);
 
-    let history = till.get("/accounts/acc-001/events").await.body;
+    let history = till.http.get("/accounts/acc-001/events").await.body;
     let without_metadata: Vec<Value> = history
         .as_array()
         .unwrap()
@@ -53,10 +53,13 @@ async fn an_account_is_opened_filled_and_drawn_from() {
 #[tokio::test]
 async fn what_the_rules_refuse_is_a_problem_and_writes_nothing() {
     let till = Till::start().await;
-    till.post("/accounts/a", r#"{"type":"Deposit","amount":1}"#).await.is_problem(409, "account-not-open");
-    till.get("/accounts/a").await.is_problem(404, "not-found");
-    till.get("/accounts/a/events").await.is_problem(404, "not-found");
-    till.post("/accounts/a", OPEN).await;
+    till.http
+        .post("/accounts/a", r#"{"type":"Deposit","amount":1}"#)
+        .await
+        .is_problem(409, "account-not-open");
+    till.http.get("/accounts/a").await.is_problem(404, "not-found");
+    till.http.get("/accounts/a/events").await.is_problem(404, "not-found");
+    till.http.post("/accounts/a", OPEN).await;
     for (body, status, slug) in [
         (OPEN, 409, "account-already-open"),
         (r#"{"type":"Withdraw","amount":1000.01}"#, 409, "insufficient-funds"),
@@ -67,13 +70,13 @@ async fn what_the_rules_refuse_is_a_problem_and_writes_nothing() {
         (r#"{"type":"Deposit","amount":1e20}"#, 422, "invalid-amount"),
         (r#"{"type":"Deposit","amount":1,"currency":"EUR"}"#, 422, "currency-mismatch"),
     ] {
-        let refused = till.post("/accounts/a", body).await;
+        let refused = till.http.post("/accounts/a", body).await;
         refused.is_problem(status, slug);
     }
     let title =
-        till.post("/accounts/a", r#"{"type":"Withdraw","amount":1000.01}"#).await.body["title"].clone();
+        till.http.post("/accounts/a", r#"{"type":"Withdraw","amount":1000.01}"#).await.body["title"].clone();
     assert_eq!(title, "Insufficient funds");
-    assert_eq!(till.get("/accounts/a").await.body["version"], 1);
+    assert_eq!(till.http.get("/accounts/a").await.body["version"], 1);
 }
 
 #[tokio::test]
@@ -98,62 +101,66 @@ async fn what_is_no_command_is_a_client_error() {
         r#"{"type":"Deposit","amount":1e30}"#,
         r#"{"type":"Deposit","amount":1,"owner":"Alice"}"#,
     ] {
-        let answer = till.post("/accounts/a", body).await;
+        let answer = till.http.post("/accounts/a", body).await;
         assert!(answer.status.is_client_error(), "{body} was answered {}", answer.status);
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{body}");
     }
     for path in ["/accounts/a.b", "/accounts/a%20b", &format!("/accounts/{}", "x".repeat(65))] {
-        assert!(till.post(path, OPEN).await.status.is_client_error(), "{path}");
-        assert!(till.get(path).await.status.is_client_error(), "{path}");
+        assert!(till.http.post(path, OPEN).await.status.is_client_error(), "{path}");
+        assert!(till.http.get(path).await.status.is_client_error(), "{path}");
     }
-    till.get("/accounts/a").await.is_problem(404, "not-found");
+    till.http.get("/accounts/a").await.is_problem(404, "not-found");
 }
 
 #[tokio::test]
 async fn a_query_parameter_that_nobody_knows_is_refused() {
     let till = Till::start().await;
-    till.post("/accounts/a", OPEN).await;
-    assert_eq!(till.get("/accounts/a?min_sequence=1").await.status, 200);
+    till.http.post("/accounts/a", OPEN).await;
+    assert_eq!(till.http.get("/accounts/a?min_sequence=1").await.status, 200);
     for path in
         ["/accounts/a?min_seqence=1", "/accounts/a?page=1", "/payments?order=o-1", "/payments?%6frder_id2=x"]
     {
-        till.get(path).await.is_problem(400, "bad-request");
+        till.http.get(path).await.is_problem(400, "bad-request");
     }
-    till.post("/accounts/a?dry_run=true", r#"{"type":"Deposit","amount":1}"#)
+    till.http
+        .post("/accounts/a?dry_run=true", r#"{"type":"Deposit","amount":1}"#)
         .await
         .is_problem(400, "bad-request");
-    assert_eq!(till.get("/accounts/a").await.body["version"], 1);
+    assert_eq!(till.http.get("/accounts/a").await.body["version"], 1);
 }
 
 #[tokio::test]
 async fn an_amount_may_be_a_string_and_is_read_to_the_last_digit() {
     let till = Till::start().await;
     let open = r#"{"type":"OpenAccount","owner":"A","initial_balance":"999999999999.99","currency":"EUR"}"#;
-    till.post("/accounts/a", open).await;
-    let drawn = till.post("/accounts/a", r#"{"type":"Withdraw","amount":0.01}"#).await;
+    till.http.post("/accounts/a", open).await;
+    let drawn = till.http.post("/accounts/a", r#"{"type":"Withdraw","amount":0.01}"#).await;
     assert_eq!(
         (&drawn.body["balance"], &drawn.body["currency"]),
         (&json!(999_999_999_999.98), &json!("EUR"))
     );
     let yen = r#"{"type":"OpenAccount","owner":"A","initial_balance":1000.0,"currency":"JPY"}"#;
-    assert_eq!(till.post("/accounts/y", yen).await.body["balance"], json!(1000));
-    till.post("/accounts/y", r#"{"type":"Deposit","amount":0.5}"#).await.is_problem(422, "too-many-decimals");
+    assert_eq!(till.http.post("/accounts/y", yen).await.body["balance"], json!(1000));
+    till.http
+        .post("/accounts/y", r#"{"type":"Deposit","amount":0.5}"#)
+        .await
+        .is_problem(422, "too-many-decimals");
 }
 
 #[tokio::test]
 async fn a_repeated_request_has_no_second_effect() {
     let till = Till::start().await;
-    till.post("/accounts/a", OPEN).await;
+    till.http.post("/accounts/a", OPEN).await;
     let deposit = || {
         let request = Request::post("/accounts/a").header("idempotency-key", "k-1");
         request.body(Body::from(r#"{"type":"Deposit","amount":500}"#)).unwrap()
     };
-    let first = till.ask(deposit()).await;
-    till.post("/accounts/a", r#"{"type":"Deposit","amount":1}"#).await;
-    let again = till.ask(deposit()).await;
+    let first = till.http.ask(deposit()).await;
+    till.http.post("/accounts/a", r#"{"type":"Deposit","amount":1}"#).await;
+    let again = till.http.ask(deposit()).await;
     assert_eq!((first.status, &first.body), (again.status, &again.body));
     assert_eq!(first.headers["etag"], again.headers["etag"]);
-    assert_eq!(till.get("/accounts/a").await.body["balance"], json!(1501.0));
+    assert_eq!(till.http.get("/accounts/a").await.body["balance"], json!(1501.0));
 }
 
 #[tokio::test]
@@ -163,26 +170,26 @@ async fn another_request_under_the_same_key_is_refused_and_changes_nothing() {
         let request = Request::post("/accounts/a").header("idempotency-key", "k-1");
         request.body(Body::from(body.to_owned())).unwrap()
     };
-    assert_eq!(till.ask(keyed(OPEN)).await.status, 201);
+    assert_eq!(till.http.ask(keyed(OPEN)).await.status, 201);
     let richer = OPEN.replace("1000.0", "9000.0");
     for other in [richer.as_str(), r#"{"type":"Deposit","amount":1}"#] {
-        till.ask(keyed(other)).await.is_problem(422, "idempotency-key-reused");
+        till.http.ask(keyed(other)).await.is_problem(422, "idempotency-key-reused");
     }
-    assert_eq!(till.ask(keyed(OPEN)).await.status, 201);
-    assert_eq!(till.get("/accounts/a/events").await.body.as_array().unwrap().len(), 1);
+    assert_eq!(till.http.ask(keyed(OPEN)).await.status, 201);
+    assert_eq!(till.http.get("/accounts/a/events").await.body.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_write_may_insist_on_a_version() {
     let till = Till::start().await;
-    till.post("/accounts/a", OPEN).await;
+    till.http.post("/accounts/a", OPEN).await;
     let deposit = |tag: &str| {
         let request = Request::post("/accounts/a").header("if-match", tag);
         request.body(Body::from(r#"{"type":"Deposit","amount":1}"#)).unwrap()
     };
-    assert_eq!(till.ask(deposit("\"1\"")).await.status, 200);
-    till.ask(deposit("\"1\"")).await.is_problem(412, "version-mismatch");
-    assert_eq!(till.get("/accounts/a").await.body["version"], 2);
+    assert_eq!(till.http.ask(deposit("\"1\"")).await.status, 200);
+    till.http.ask(deposit("\"1\"")).await.is_problem(412, "version-mismatch");
+    assert_eq!(till.http.get("/accounts/a").await.body["version"], 2);
 }
 
 #[tokio::test]
@@ -193,13 +200,13 @@ async fn payments_are_listed_by_order_as_soon_as_they_are_asked_for() {
         till.place(order, account("acc")).await;
         till.cashier.handle(till.reserve(order).await).await.unwrap();
     }
-    let shown = till.get("/payments/o-2").await;
+    let shown = till.http.get("/payments/o-2").await;
     assert_eq!((&shown.body["status"], &shown.body["amount"]), (&json!("SUCCESS"), &json!(30.0)));
     assert_eq!(shown.body["payment_method"], json!({"type": "account", "account_id": "acc"}));
     let sequence = shown.headers["event-sequence"].to_str().unwrap().to_owned();
-    let listed = till.get(&format!("/payments?order_id=o-2&min_sequence={sequence}")).await.body;
+    let listed = till.http.get(&format!("/payments?order_id=o-2&min_sequence={sequence}")).await.body;
     assert_eq!((&listed["total"], &listed["items"][0]), (&json!(1), &shown.body));
-    assert_eq!(till.get(&format!("/payments?min_sequence={sequence}")).await.body["total"], json!(2));
-    assert_eq!(till.get("/payments?order_id=o-3").await.body["total"], json!(0));
-    till.get("/payments/o-3").await.is_problem(404, "not-found");
+    assert_eq!(till.http.get(&format!("/payments?min_sequence={sequence}")).await.body["total"], json!(2));
+    assert_eq!(till.http.get("/payments?order_id=o-3").await.body["total"], json!(0));
+    till.http.get("/payments/o-3").await.is_problem(404, "not-found");
 }

@@ -4,18 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
 use common::money::{Currency, Money};
 use common::order::{
     CancelReason, CardToken, OrderCancelled, OrderEvent, OrderItem, OrderPlaced, PaymentMethod,
 };
 use common::stock::{StockEvent, StockReserved};
-use eventkit::testing::NatsServer;
+use eventkit::testing::{NatsServer, Routes};
 use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
 use futures::future::BoxFuture;
-use http_body_util::BodyExt;
 use payment_service::account::{Account, AccountCommand};
 use payment_service::adopter::PaymentAdopter;
 use payment_service::cashier::Cashier;
@@ -23,9 +19,7 @@ use payment_service::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use payment_service::http::Api;
 use payment_service::payment::{Payment, PaymentState};
 use payment_service::payment_list::PaymentList;
-use serde_json::Value;
 use tempfile::TempDir;
-use tower::ServiceExt;
 
 pub(crate) fn id(text: &str) -> EntityId {
     EntityId::new(text).unwrap()
@@ -57,7 +51,7 @@ pub(crate) struct Till {
     pub(crate) gateway: Arc<Bank>,
     pub(crate) cashier: Cashier,
     pub(crate) adopter: PaymentAdopter,
-    routes: Router,
+    pub(crate) http: Routes,
 }
 
 impl Till {
@@ -76,35 +70,8 @@ impl Till {
             .gateway_answers_within(Duration::from_millis(200));
         let adopter = PaymentAdopter::new(log.clone(), payments.clone());
         let routes = Api { accounts: accounts.clone(), account_list, payment_list }.routes();
-        let routes = eventkit::http::complete(routes);
-        Self {
-            _server: server,
-            _dir: dir,
-            client,
-            log,
-            accounts,
-            payments,
-            gateway,
-            cashier,
-            adopter,
-            routes,
-        }
-    }
-
-    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
-        let answer = self.routes.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
-    }
-
-    /// Posts a body as it is written, so that a test decides about every digit.
-    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
-        self.ask(Request::post(path).body(Body::from(body.to_owned())).unwrap()).await
+        let http = Routes::new(routes);
+        Self { _server: server, _dir: dir, client, log, accounts, payments, gateway, cashier, adopter, http }
     }
 
     pub(crate) async fn open(&self, account: &str, minor: i64) {
@@ -156,24 +123,6 @@ impl Till {
         let orders = self.log.store::<AnyOrder>();
         orders.execute(&id(order), &cancelled.clone().into(), &fresh()).await.unwrap();
         orders.history(&id(order)).await.unwrap().pop().unwrap().map(|_| cancelled)
-    }
-}
-
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    /// Expects a problem of that type.
-    #[track_caller]
-    pub(crate) fn is_problem(&self, status: u16, slug: &str) {
-        assert_eq!(
-            (self.status.as_u16(), &self.body["type"]),
-            (status, &format!("urn:problem:{slug}").into())
-        );
-        assert_eq!(self.headers["content-type"], "application/problem+json");
     }
 }
 
