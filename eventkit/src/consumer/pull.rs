@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
+use super::jittered;
 use crate::health::CheckHandle;
 
 /// How long the server keeps one request for messages open.
@@ -73,6 +74,11 @@ struct Open {
     messages: usize,
 }
 
+/// How long to wait after so many failures in a row: up to about three seconds.
+pub(super) fn pause_after(failures: u32) -> Duration {
+    jittered(Duration::from_millis(50).saturating_mul(1 << failures.min(6)))
+}
+
 impl Puller {
     /// Pulls until it is stopped. Every failure is logged, reported and survived; after one, the durable is bound again,
     /// and created again where it had been if it is gone.
@@ -87,9 +93,7 @@ impl Puller {
             tracing::warn!(consumer.name = name, stream, error, failures, "pulling failed; trying again");
             metrics::counter!("eventkit_pull_failures_total", "consumer" => name.clone()).increment(1);
             self.health.set_ready(false, error);
-            let pause = Duration::from_millis(50).saturating_mul(1 << failures.min(6));
-            let _ =
-                tokio::time::timeout(pause.mul_f64(0.5 + fastrand::f64() / 2.0), self.stop.cancelled()).await;
+            let _ = tokio::time::timeout(pause_after(failures), self.stop.cancelled()).await;
         }
     }
 

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use async_nats::Client;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::stream::{
+    ConsumerError, ConsumerErrorKind, ConsumerUpdateError, ConsumerUpdateErrorKind,
+};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
-use super::pull::Puller;
+use super::pull::{Puller, pause_after};
 use super::runtime::Runtime;
 use super::settle::settle_all;
 use super::{Consumer, Limits};
@@ -17,13 +21,17 @@ use crate::dead_letter::redrive_subject;
 use crate::health::CheckHandle;
 use crate::inbox::jetstream::watched;
 use crate::inbox::{Inbox, InboxSettings, JetStreamInbox};
+use crate::provision::ProvisionError;
 use crate::subject::EVENTS;
 use crate::{DLQ, TIMERS};
 
 impl Consumer {
-    /// Runs until `stop`: binds its durables, loads its idempotency set, then pulls, handles and settles. Returns after what
-    /// was running has ended or its time is up. An error means that it could not start, or that one of its tasks has ended
-    /// although it should run: the process should end then too.
+    /// Runs until `stop`: loads its idempotency set, binds its durables, then pulls, handles and settles. Returns after what
+    /// was running has ended or its time is up.
+    ///
+    /// While JetStream is not available when it starts (a cluster that elects a leader), it logs that, is not ready, and
+    /// tries again until `stop`. An error means that it may not start as it is configured, or that one of its tasks has
+    /// ended although it should run: the process should end then too.
     pub async fn run(mut self, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
         self.limits.check().with_context(|| format!("consumer {}", self.name))?;
         ensure!(
@@ -31,7 +39,7 @@ impl Consumer {
             "consumer {} handles nothing",
             self.name
         );
-        let js = async_nats::jetstream::new(client.clone());
+        let js = jetstream::new(client.clone());
         // Cancelled when a task has ended that never should: the consumer ends then, and does not look healthy.
         let mut ended = CancellationToken::new();
         let inbox: Arc<dyn Inbox> = if let Some(inbox) = self.inbox.take() {
@@ -42,17 +50,21 @@ impl Consumer {
                 replicas: self.inbox_replicas,
                 ..InboxSettings::default()
             };
-            let inbox = JetStreamInbox::open(client.clone(), &self.name, settings).await?;
+            let open = || JetStreamInbox::open(client.clone(), &self.name, settings.clone());
+            let Some(inbox) = self.once_available(&stop, open).await? else { return Ok(()) };
             ended = inbox.ended();
             Arc::new(inbox)
         };
+        // All before anything runs, so that a refusal ends the program and leaves nothing behind.
+        for durable in self.durables() {
+            let bind = || durable.bind(&js, DeliverPolicy::All);
+            let Some(_) = self.once_available(&stop, bind).await? else { return Ok(()) };
+        }
         let (pulled, arrived) = mpsc::unbounded_channel();
         // One place each for redrives and timers.
         let room = Arc::new(Semaphore::new(self.limits.window + 2));
         let mut pullers = Vec::new();
         for durable in self.durables() {
-            // Once before anything runs, so that a refusal ends the program.
-            durable.bind(&js, DeliverPolicy::All).await?;
             let Limits { window, concurrency, .. } = self.limits;
             let for_events = durable.stream == EVENTS;
             let speaks = for_events || (durable.stream == TIMERS && self.filters().is_empty());
@@ -86,6 +98,38 @@ impl Consumer {
         Ok(settler.await?)
     }
 
+    /// Takes a step that the start needs, again and again while JetStream is not available; [`None`] if `stop` came first.
+    async fn once_available<T, Step>(
+        &self,
+        stop: &CancellationToken,
+        mut step: impl FnMut() -> Step,
+    ) -> anyhow::Result<Option<T>>
+    where
+        Step: Future<Output = anyhow::Result<T>>,
+    {
+        let mut failures = 0;
+        loop {
+            // Boxed, or every running consumer would carry the room for it along.
+            let step = Box::pin(step());
+            let Some(outcome) = stop.run_until_cancelled(step).await else { return Ok(None) };
+            match outcome {
+                Err(error) if is_unavailable(&error) => {
+                    failures += 1;
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        consumer.name = self.name,
+                        error,
+                        failures,
+                        "JetStream is not available, the consumer cannot start yet; trying again"
+                    );
+                    self.health.set_ready(false, error);
+                }
+                outcome => return outcome.map(Some),
+            }
+            stop.run_until_cancelled(tokio::time::sleep(pause_after(failures))).await;
+        }
+    }
+
     /// What it reads: events, what it is asked to try again, and timers.
     fn durables(&self) -> Vec<Durable> {
         let durable = |stream, filters| Durable {
@@ -104,6 +148,34 @@ impl Consumer {
         }
         durables
     }
+}
+
+/// Whether JetStream did not answer, or said that it cannot now: then it may in a while.
+fn is_unavailable(error: &anyhow::Error) -> bool {
+    fn says_so(error: &jetstream::Error) -> bool {
+        error.code() == 503
+    }
+    error.chain().any(|cause| {
+        if let Some(error) = cause.downcast_ref::<ConsumerError>() {
+            match error.kind() {
+                ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => true,
+                ConsumerErrorKind::JetStream(error) => says_so(&error),
+                _ => false,
+            }
+        } else if let Some(error) = cause.downcast_ref::<ConsumerUpdateError>() {
+            match error.kind() {
+                ConsumerUpdateErrorKind::TimedOut | ConsumerUpdateErrorKind::Request => true,
+                ConsumerUpdateErrorKind::JetStream(error) => says_so(&error),
+                _ => false,
+            }
+        } else {
+            match cause.downcast_ref::<ProvisionError>() {
+                Some(ProvisionError::Unavailable { .. }) => true,
+                Some(ProvisionError::Server { source, .. }) => says_so(source),
+                _ => false,
+            }
+        }
+    })
 }
 
 impl Limits {

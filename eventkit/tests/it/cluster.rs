@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use eventkit::testing::{NatsCluster, eventually};
-use eventkit::{EventLog, EventSet, ExecuteError, PublishError, provision};
+use eventkit::{EventLog, EventSet, ExecuteError, Health, PublishError, provision};
 use futures::future::join_all;
 
 use crate::consumer::{note, quick, run, settled};
@@ -98,12 +98,40 @@ async fn two_writers_of_one_version_never_both_succeed_while_an_append_is_in_fli
 }
 
 #[tokio::test]
+async fn a_consumer_that_finds_no_leader_when_it_starts_waits_for_one() {
+    let (mut cluster, client, log) = cluster().await;
+    log.publisher().publish(&lit("a", "first"), &cause()).await.unwrap();
+    // What remains is no majority and elects nobody.
+    cluster.kill(0);
+    cluster.kill(1);
+
+    let (health, notes) = (Health::new(), Notes::default());
+    let waiting = |name: &str| {
+        let consumer = quick(name).replicas(3).health(health.check(name)).on::<LampLit>(note(&notes));
+        run(consumer, &client)
+    };
+    let (patient, stopped) = (waiting("patient"), waiting("stopped"));
+    let check = |name: &str| health.report().checks[name].clone();
+    for name in ["patient", "stopped"] {
+        let told = eventually(LATE, || async { Some(check(name)).filter(|told| told.detail != "starting") });
+        assert!(!told.await.ready);
+    }
+    stopped.stop().await;
+
+    cluster.restart(0).await;
+    cluster.restart(1).await;
+    eventually(LATE, || async { (notes.all() == ["first"]).then_some(()) }).await;
+    eventually(LATE, || async { check("patient").ready.then_some(()) }).await;
+    patient.stop().await;
+}
+
+#[tokio::test]
 async fn a_consumer_loses_and_repeats_nothing_while_every_node_is_killed_in_turn() {
     let (mut cluster, client, log) = cluster().await;
     let notes = Notes::default();
     let running = run(quick("c").replicas(3).on::<LampLit>(note(&notes)), &client);
     let publisher = log.publisher();
-    // It has started: a consumer that finds no leader while it starts ends, and says so.
+    // It has started.
     publisher.publish(&lit("l0", "first"), &cause()).await.unwrap();
     notes.reach(1).await;
     let mut published = BTreeSet::from(["first".to_owned()]);
