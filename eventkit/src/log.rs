@@ -142,6 +142,33 @@ impl EventLog {
         }
     }
 
+    /// Whether an event stands on a subject, as the stream's leader has it (ADR-1, `STREAM.MSG.GET`): any replica answers
+    /// a direct get, and one that lags does not know.
+    pub(crate) async fn leader_has(&self, subject: &str) -> Result<bool, StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            message: Option<Found>,
+            error: Option<ApiError>,
+        }
+        #[derive(Deserialize)]
+        struct Found {
+            subject: String,
+        }
+        let query = serde_json::json!({ "last_by_subj": subject }).to_string();
+        let query = Request::new().payload(query.into()).timeout(Some(ANSWER_WITHIN));
+        let request = format!("$JS.API.STREAM.MSG.GET.{EVENTS}");
+        let answer = self.client().send_request(request, query).await.map_err(StoreError::unavailable)?;
+        match serde_json::from_slice(&answer.payload).map_err(StoreError::unavailable)? {
+            Answer { message: Some(found), .. } => Ok(EventSubject::parse(&found.subject).is_some()),
+            // no message found
+            Answer { error: Some(ApiError { err_code: 10037, .. }), .. } => Ok(false),
+            Answer { error, .. } => {
+                let ApiError { code, description, .. } = error.unwrap_or_default();
+                Err(StoreError::unavailable(format_args!("status {code} {description}")))
+            }
+        }
+    }
+
     /// The first message on a subject, by one direct get. It costs the length of the log: for repairs only.
     pub(crate) async fn get_first(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
         let query = serde_json::json!({ "seq": 1, "next_by_subj": subject }).to_string();
@@ -377,6 +404,17 @@ pub(crate) async fn publish_once(
     read_ack(&answer.payload)
 }
 
+/// An error of the JetStream API.
+#[derive(Default, Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    code: u16,
+    #[serde(default)]
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}
+
 /// Reads a publish acknowledgement. An error comes in the same document, with a sequence of 0.
 pub(crate) fn read_ack(payload: &[u8]) -> Result<Ack, PublishFailure> {
     #[derive(Deserialize)]
@@ -386,15 +424,6 @@ pub(crate) fn read_ack(payload: &[u8]) -> Result<Ack, PublishFailure> {
         #[serde(default)]
         duplicate: bool,
         error: Option<ApiError>,
-    }
-    #[derive(Deserialize)]
-    struct ApiError {
-        #[serde(default)]
-        code: u16,
-        #[serde(default)]
-        err_code: u32,
-        #[serde(default)]
-        description: String,
     }
     let answer: Answer = serde_json::from_slice(payload)
         .map_err(|error| PublishFailure::Refused(format!("not a publish acknowledgement: {error}")))?;

@@ -97,9 +97,10 @@ impl<A: Aggregate> EventStore<A> {
         &self.log
     }
 
-    /// The state as the log has it now. An entity that never existed is `A::default()` at version 0.
+    /// The state as the log has it now; on a cluster, as the replica that answers has it, which may be a moment old. A
+    /// command's answer never rests on that. An entity that never existed is `A::default()` at version 0.
     pub async fn load(&self, id: &EntityId) -> Result<Loaded<A>, StoreError> {
-        self.fold(id).await.map(|hot| hot.loaded)
+        self.fold(id, 0).await.map(|hot| hot.loaded)
     }
 
     /// The same of an entity that must exist.
@@ -111,12 +112,16 @@ impl<A: Aggregate> EventStore<A> {
 
     /// The state as it was at `version`; as it is now if the entity has not come so far.
     pub async fn load_at(&self, id: &EntityId, version: u64) -> Result<Loaded<A>, StoreError> {
-        if let Some(hot) = snapshot::at_most(&self.log, id, version).await
-            && let Some(hot) = self.catch_up(id, hot, version).await?
+        self.fold_to(self.history_of(id), version).await
+    }
+
+    async fn fold_to(&self, history: History<'_>, version: u64) -> Result<Loaded<A>, StoreError> {
+        if let Some(hot) = snapshot::at_most(&self.log, history.id, version).await
+            && let Some(hot) = catch_up(history, hot, version).await?
         {
             return Ok(hot.loaded);
         }
-        let read = self.history_of(id).versions(1, version).await?;
+        let read = history.versions(1, version).await?;
         Ok(Hot::default().with_all(read)?.loaded)
     }
 
@@ -180,29 +185,31 @@ impl<A: Aggregate> EventStore<A> {
         let deadline = Instant::now() + self.log.deadline();
         let first_id = cause.event_id(A::ENTITY, id, 0);
         let mut conflicts = 0;
+        // The version that the log is known to hold, and the one after which an append may have been stored.
+        let (mut known, mut in_doubt) = (0, None);
         loop {
             // Taken out of its slot: unless the append is certain, the next command loads it again.
-            let (hot, fresh) = match slot.take() {
-                Some(hot) => (hot, false),
-                None => (self.fold(id).await?, true),
+            let hot = match slot.take() {
+                Some(hot) => hot,
+                None => self.fold(id, known).await?,
             };
+            known = known.max(hot.loaded.version);
+            let history = self.history_of(id).holding(known);
             let decision = hot.loaded.state.decide(command);
-            for version in hot.perhaps_at(&first_id) {
-                if let Some(first) =
-                    self.answer_again(id, version, &first_id, cause, decision.as_deref().ok()).await?
-                {
-                    *slot = Some(hot);
-                    return Ok(first);
-                }
+            let decided = decision.as_deref().ok();
+            if let Some(first) = self.answer_again(history, &hot, &first_id, cause, decided).await? {
+                *slot = Some(hot);
+                return Ok(first);
             }
-            let appends = decision.as_ref().is_ok_and(|events| !events.is_empty());
-            // An append is checked by the server. Any other answer must not be given from memory: another process may have
-            // written since.
-            let from_memory = !fresh && (!appends || expected.is_some());
-            if from_memory && self.is_past(id, hot.loaded.version).await? {
+            let mismatch = expected.filter(|expected| *expected != hot.loaded.version);
+            let appends = mismatch.is_none() && decision.as_ref().is_ok_and(|events| !events.is_empty());
+            // An append is checked by the server. Any other answer must rest on all that the log holds: what is in memory,
+            // and what another replica than the leader told, may be old.
+            if !appends && self.is_past(id, hot.loaded.version).await? {
+                known += 1;
                 continue;
             }
-            if let Some(expected) = expected.filter(|expected| *expected != hot.loaded.version) {
+            if let Some(expected) = mismatch {
                 let actual = hot.loaded.version;
                 *slot = Some(hot);
                 return Err(ExecuteError::VersionMismatch { expected, actual });
@@ -215,26 +222,15 @@ impl<A: Aggregate> EventStore<A> {
                 }
             };
             if events.is_empty() {
-                let Loaded { state, version, sequence } = hot.loaded.clone();
-                *slot = Some(hot);
-                return Ok(Executed { state, version, sequence, events, repeated: false });
+                return Ok(slot.insert(hot).executed(events));
             }
-            let (version, appended) = (hot.loaded.version, events.len() as u64);
-            if let Some(found) = hot.beyond.filter(|found| *found <= version + appended) {
-                return Err(StoreError::Blocked {
-                    entity: A::ENTITY,
-                    id: id.clone(),
-                    expected: version + 1,
-                    found,
-                }
-                .into());
-            }
+            let version = hot.loaded.version;
+            hot.check_room(id, events.len() as u64)?;
             match self.append(id, version, &events, cause).await {
                 Ok((ids, Ack { sequence, duplicate: false })) => {
                     let hot = slot.insert(hot.after(&events, &ids, sequence));
                     self.snapshots.offer(&self.log, id, hot);
-                    let Loaded { state, version, sequence } = hot.loaded.clone();
-                    return Ok(Executed { state, version, sequence, events, repeated: false });
+                    return Ok(hot.executed(events));
                 }
                 // A duplicate: stored by an earlier attempt, or the id is somebody else's. The reload will tell.
                 Ok((_, Ack { duplicate: true, .. })) | Err(PublishFailure::Conflict)
@@ -242,9 +238,15 @@ impl<A: Aggregate> EventStore<A> {
                 {
                     conflicts += 1;
                     pause(conflicts).await;
+                    known += u64::from(self.is_past(id, version).await?);
+                }
+                Err(PublishFailure::Conflict) if in_doubt != Some(version) => {
+                    return Err(ExecuteError::Conflict { attempts: conflicts });
                 }
                 Ok(_) | Err(PublishFailure::Conflict) => {
-                    return Err(ExecuteError::Conflict { attempts: conflicts });
+                    let doubt =
+                        "whether it is stored cannot be told yet: the log has its id, or had no answer to it";
+                    return Err(StoreError::unavailable(doubt).into());
                 }
                 // Perhaps stored: the reload will tell, by its id.
                 Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => {
@@ -252,6 +254,7 @@ impl<A: Aggregate> EventStore<A> {
                         return Err(StoreError::unavailable(failure).into());
                     }
                     tracing::debug!(error = %failure, entity = A::ENTITY, %id, "append again");
+                    in_doubt = Some(version);
                     pause(conflicts + 8).await;
                 }
                 Err(PublishFailure::TooLarge(reason)) => return Err(StoreError::TooLarge(reason).into()),
@@ -260,10 +263,16 @@ impl<A: Aggregate> EventStore<A> {
         }
     }
 
-    /// Whether the log holds more of an entity than this version.
+    /// Whether the log holds more of an entity than this version. Its leader is asked: another replica may lag.
     async fn is_past(&self, id: &EntityId, version: u64) -> Result<bool, StoreError> {
         let next = subject::of_version(A::ENTITY, id, version + 1);
-        Ok(!self.log.read_retrying(&[next]).await?.is_empty())
+        let deadline = Instant::now() + self.log.deadline();
+        loop {
+            match self.log.leader_has(&next).await {
+                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => pause(8).await,
+                answer => return answer,
+            }
+        }
     }
 
     fn slot(&self, id: &EntityId) -> Slot<A> {
@@ -326,69 +335,52 @@ impl<A: Aggregate> EventStore<A> {
         self.log.publish_once(Outgoing { headers, ..last }, Duration::MAX).await
     }
 
-    /// The answer to a command that was carried out before, if the event at `version` is its first.
+    /// The answer to a command that was carried out before, if one of the entity's events is its first.
     async fn answer_again(
         &self,
-        id: &EntityId,
-        version: u64,
+        history: History<'_>,
+        hot: &Hot<A>,
         first_id: &EventId,
         cause: &Cause,
         decided_now: Option<&[A::Event]>,
     ) -> Result<Option<Executed<A>>, StoreError> {
-        let Some((events, causation)) = self.decision_at(id, version, first_id).await? else {
-            return Ok(None);
-        };
+        for version in hot.perhaps_at(first_id) {
+            if let Some((events, causation)) = decision_at::<A::Event>(history, version, first_id).await? {
+                let same_cause = causation.as_ref() == cause.causation_of(first_id);
+                return self
+                    .answer_of_then(history, version, events, decided_now, same_cause)
+                    .await
+                    .map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn answer_of_then(
+        &self,
+        history: History<'_>,
+        version: u64,
+        events: Vec<A::Event>,
+        decided_now: Option<&[A::Event]>,
+        same_cause: bool,
+    ) -> Result<Executed<A>, StoreError> {
         let now = decided_now.and_then(<[_]>::first).map(EventSet::kind);
         let another_kind = now.is_some_and(|now| events.first().is_some_and(|first| first.kind() != now));
-        let another_cause = causation.as_ref() != cause.causation_of(first_id);
-        if another_kind || another_cause {
-            return Err(StoreError::CauseReused { entity: A::ENTITY, id: id.clone() });
+        if another_kind || !same_cause {
+            return Err(StoreError::CauseReused { entity: A::ENTITY, id: history.id.clone() });
         }
         let last = version + events.len() as u64 - 1;
-        let Loaded { state, version, sequence } = self.load_at(id, last).await?;
-        Ok(Some(Executed { state, version, sequence, events, repeated: true }))
+        let Loaded { state, version, sequence } = self.fold_to(history, last).await?;
+        Ok(Executed { state, version, sequence, events, repeated: true })
     }
 
-    /// The events of the decision that begins at `version` with the event `first_id`. They stand next to each other and
-    /// name the same cause, which is told too.
-    async fn decision_at(
-        &self,
-        id: &EntityId,
-        version: u64,
-        first_id: &EventId,
-    ) -> Result<Option<(Vec<A::Event>, Option<EventId>)>, StoreError> {
-        let mut events = Vec::new();
-        let mut cause = None;
-        let mut first = version;
-        loop {
-            let read = self.history_of(id).versions(first, first + DECISION - 1).await?;
-            let whole = read.stored.len() as u64 == DECISION;
-            for stored in read.stored {
-                let recorded = stored.decode::<A::Event>()?;
-                if events.is_empty() {
-                    if recorded.meta.id != *first_id {
-                        return Ok(None);
-                    }
-                    cause = recorded.meta.causation_id;
-                } else if cause.is_none() || cause != recorded.meta.causation_id {
-                    return Ok(Some((events, cause)));
-                }
-                events.push(recorded.event);
-            }
-            if !whole {
-                return Ok((!events.is_empty()).then_some((events, cause)));
-            }
-            first += DECISION;
-        }
-    }
-
-    /// Reads an entity: its snapshot and what came after, or everything.
-    async fn fold(&self, id: &EntityId) -> Result<Hot<A>, StoreError> {
-        let history = self.history_of(id);
+    /// Reads an entity: its snapshot and what came after, or everything; at least to the version that is known.
+    async fn fold(&self, id: &EntityId, known: u64) -> Result<Hot<A>, StoreError> {
+        let history = self.history_of(id).holding(known);
         let (snapshot, first) = tokio::join!(snapshot::latest(&self.log, id), history.versions(1, FIRST));
         let mut first = first?;
         let from_snapshot = match snapshot {
-            Some(snapshot) => self.catch_up(id, snapshot, u64::MAX).await?,
+            Some(snapshot) => catch_up(history, snapshot, u64::MAX).await?,
             None => None,
         };
         let mut hot = if let Some(hot) = from_snapshot {
@@ -405,27 +397,58 @@ impl<A: Aggregate> EventStore<A> {
         Ok(hot)
     }
 
-    /// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, so
-    /// it is of another log.
-    async fn catch_up(
-        &self,
-        id: &EntityId,
-        snapshot: Hot<A>,
-        version: u64,
-    ) -> Result<Option<Hot<A>>, StoreError> {
-        let Loaded { version: at, sequence, .. } = snapshot.loaded;
-        let mut read = self.history_of(id).versions(at, version).await?;
-        if read.stored.first().is_none_or(|last| last.sequence != sequence) {
-            snapshot::discarded::<A>(id, "the log does not hold its last event where it says");
-            return Ok(None);
-        }
-        read.stored.remove(0);
-        snapshot.with_all(read).map(Some)
-    }
-
     fn history_of<'a>(&'a self, id: &'a EntityId) -> History<'a> {
-        History { log: &self.log, entity: A::ENTITY, id }
+        History { log: &self.log, entity: A::ENTITY, id, known: 0 }
     }
+}
+
+/// The events of the decision that begins at `version` with the event `first_id`. They stand next to each other and
+/// name the same cause, which is told too.
+async fn decision_at<E: EventSet>(
+    history: History<'_>,
+    version: u64,
+    first_id: &EventId,
+) -> Result<Option<(Vec<E>, Option<EventId>)>, StoreError> {
+    let mut events = Vec::new();
+    let mut cause = None;
+    let mut first = version;
+    loop {
+        let read = history.versions(first, first + DECISION - 1).await?;
+        let whole = read.stored.len() as u64 == DECISION;
+        for stored in read.stored {
+            let recorded = stored.decode::<E>()?;
+            if events.is_empty() {
+                if recorded.meta.id != *first_id {
+                    return Ok(None);
+                }
+                cause = recorded.meta.causation_id;
+            } else if cause.is_none() || cause != recorded.meta.causation_id {
+                return Ok(Some((events, cause)));
+            }
+            events.push(recorded.event);
+        }
+        if !whole {
+            return Ok((!events.is_empty()).then_some((events, cause)));
+        }
+        first += DECISION;
+    }
+}
+
+/// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, so
+/// it is of another log.
+async fn catch_up<A: Aggregate>(
+    history: History<'_>,
+    snapshot: Hot<A>,
+    version: u64,
+) -> Result<Option<Hot<A>>, StoreError> {
+    let Loaded { version: at, sequence, .. } = snapshot.loaded;
+    let mut read = history.versions(at, version).await?;
+    if read.stored.first().is_none_or(|last| last.sequence != sequence) {
+        snapshot::discarded::<A>(history.id, "the log does not hold its last event where it says");
+        return Ok(None);
+    }
+    read.stored.remove(0);
+    snapshot.with_all(read).map(Some)
 }
 
 /// An aggregate kept in memory, with what is remembered of its latest events.
@@ -471,6 +494,24 @@ impl<A: Aggregate> Hot<A> {
         Ok(self)
     }
 
+    /// What a command led to that left the entity so.
+    fn executed(&self, events: Vec<A::Event>) -> Executed<A> {
+        let Loaded { state, version, sequence } = self.loaded.clone();
+        Executed { state, version, sequence, events, repeated: false }
+    }
+
+    /// Whether nothing stands where so many events would come.
+    fn check_room(&self, id: &EntityId, events: u64) -> Result<(), StoreError> {
+        let version = self.loaded.version;
+        match self.beyond {
+            Some(found) if found <= version + events => {
+                let id = id.clone();
+                Err(StoreError::Blocked { entity: A::ENTITY, id, expected: version + 1, found })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn after(mut self, events: &[A::Event], ids: &[EventId], sequence: u64) -> Self {
         for (event, id) in events.iter().zip(ids) {
             self.loaded.state.apply(event);
@@ -514,7 +555,8 @@ pub enum ExecuteError<R> {
         /// As it is.
         actual: u64,
     },
-    /// Other writers came first each time. Nothing was written; try again later.
+    /// Other writers came first each time. Nothing was written; try again later. (Where an append had no answer and may be
+    /// stored, this is [`StoreError::Unavailable`].)
     #[error("other writers came first {attempts} times")]
     Conflict {
         /// How often it was tried.

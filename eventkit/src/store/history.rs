@@ -22,6 +22,8 @@ pub(super) struct History<'a> {
     pub(super) log: &'a EventLog,
     pub(super) entity: &'static str,
     pub(super) id: &'a EntityId,
+    /// The version that the log is known to hold. Any replica may answer a read; one that lags is asked again.
+    pub(super) known: u64,
 }
 
 /// What was read of a history.
@@ -34,6 +36,11 @@ pub(super) struct Read {
 }
 
 impl History<'_> {
+    /// The same, of which that much is known to be there.
+    pub(super) fn holding(self, known: u64) -> Self {
+        Self { known, ..self }
+    }
+
     /// The versions from `first` to `last`, as far as there are any, page by page. What came before costs nothing. An
     /// entity that never existed has an empty history.
     pub(super) async fn versions(&self, first: u64, last: u64) -> Result<Read, StoreError> {
@@ -41,9 +48,7 @@ impl History<'_> {
         let mut next = first;
         while next <= last {
             let end = last.min(next.saturating_add(PAGE - 1));
-            let filters: Vec<_> =
-                (next..=end).map(|v| subject::of_version(self.entity, self.id, v)).collect();
-            let page = self.in_order(next, self.log.read_retrying(&filters).await?).await?;
+            let page = self.page(next, end).await?;
             let read = page.stored.len() as u64;
             all.stored.extend(page.stored);
             all.beyond = page.beyond;
@@ -53,6 +58,28 @@ impl History<'_> {
             next = end + 1;
         }
         Ok(all)
+    }
+
+    /// One page, read again while it ends before the version that is known.
+    async fn page(&self, first: u64, last: u64) -> Result<Read, StoreError> {
+        let filters: Vec<_> = (first..=last).map(|v| subject::of_version(self.entity, self.id, v)).collect();
+        let deadline = Instant::now() + self.log.deadline();
+        let mut times = 0;
+        loop {
+            let page = self.in_order(first, self.log.read_retrying(&filters).await?).await?;
+            let next = first + page.stored.len() as u64;
+            if next > self.known.min(last) {
+                return Ok(page);
+            }
+            if Instant::now() >= deadline {
+                let Self { entity, id, known, .. } = self;
+                return Err(StoreError::unavailable(format_args!(
+                    "the replica that answers reads has not got version {next} of {entity} {id}; there are {known}"
+                )));
+            }
+            times += 1;
+            pause(times).await;
+        }
     }
 
     /// Brings what was read into order, from version `first` on.

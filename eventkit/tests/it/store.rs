@@ -1,6 +1,7 @@
 //! The event store against a real server.
 
 use async_nats::Client;
+use async_nats::jetstream::stream::Config;
 use eventkit::testing::NatsServer;
 use eventkit::{Cause, EventLog, EventSet, ExecuteError, StoreError, provision};
 use futures::future::join_all;
@@ -272,4 +273,46 @@ async fn an_event_that_is_too_large_is_refused_with_its_reason() {
     let large = store.execute(&id("a"), &light("a", &"x".repeat(300 * 1024)), &cause()).await;
     assert!(matches!(large, Err(ExecuteError::Store(StoreError::TooLarge(_)))), "{large:?}");
     assert_eq!(store.load(&id("a")).await.unwrap().version, 1);
+}
+
+/// A server on which half of the reads of the log are answered by a replica that lags: it has nothing yet.
+async fn server_with_a_replica_that_lags() -> (NatsServer, Client, EventLog) {
+    let (of_log, of_laggard) = ("$JS.API.DIRECT.GET.EVENTS", "$JS.API.DIRECT.GET.LAGGARD");
+    let server = NatsServer::with_config(&format!(
+        "mappings {{ \"{of_log}\": [
+            {{ destination: \"{of_log}\", weight: 50% }}, {{ destination: \"{of_laggard}\", weight: 50% }}
+        ] }}"
+    ))
+    .await;
+    let client = server.client().await;
+    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let laggard = Config { name: "LAGGARD".into(), allow_direct: true, ..Config::default() };
+    async_nats::jetstream::new(client.clone()).create_stream(laggard).await.unwrap();
+    let log = EventLog::new(client.clone(), "/test");
+    (server, client, log)
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_has_nothing_refused_and_nothing_forgotten() {
+    let (_server, client, log) = server_with_a_replica_that_lags().await;
+    let store = log.store::<Lamp>();
+    let lamps: Vec<_> = (0..32).map(|n| (format!("l{n}"), cause())).collect();
+    for (lamp, lighting) in &lamps {
+        store.execute(&id(lamp), &fit(lamp), &cause()).await.unwrap();
+        store.execute(&id(lamp), &light(lamp, "ann"), lighting).await.unwrap();
+    }
+    let elsewhere = EventLog::new(client, "/elsewhere");
+    for (lamp, lighting) in &lamps {
+        // Another process reads an old state: no lamp is fitted.
+        let lit = elsewhere.store::<Lamp>().execute(&id(lamp), &light(lamp, "bob"), &cause()).await.unwrap();
+        assert_eq!((lit.version, lit.state.lit), (3, 2));
+        let early = elsewhere.store::<Lamp>().execute_at(&id(lamp), 0, &light(lamp, "eve"), &cause()).await;
+        assert!(matches!(early, Err(ExecuteError::VersionMismatch { expected: 0, actual: 3 })), "{early:?}");
+        // Asked again, by one that has all in memory and by one that has not.
+        for store in [store.clone(), elsewhere.store()] {
+            let again = store.execute(&id(lamp), &light(lamp, "ann"), lighting).await.unwrap();
+            assert!(again.repeated, "the first result was not found");
+            assert_eq!((again.version, again.state.lit, again.events.len()), (2, 1, 1));
+        }
+    }
 }
