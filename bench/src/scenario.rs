@@ -136,7 +136,7 @@ fn executing() -> Vec<Scenario> {
         name: "execute-warm",
         about: "a command to an aggregate in memory | publish with the expected sequence",
         messages: 50_000,
-        target: None,
+        target: Some(0.9),
         before: Before::Accounts,
         kit: |run| execute::kit(run, true).boxed(),
         raw: |run| execute::raw(run, true).boxed(),
@@ -148,6 +148,7 @@ fn executing() -> Vec<Scenario> {
             name: "execute-cold",
             about: "read ten events, decide, append | multi_last and publish by hand",
             messages: 10_000,
+            target: None,
             kit: |run| execute::kit(run, false).boxed(),
             raw: |run| execute::raw(run, false).boxed(),
             ..warm
