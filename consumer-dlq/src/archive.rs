@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use eventkit::http::MinSequence;
 use eventkit::projection::{ReadError, Tables, rusqlite};
-use eventkit::{Behind, DLQ, DeadLetter, ReadModel, Seen};
+use eventkit::{Behind, DLQ, DeadLetter, ReadModel, RedriveError, Seen};
 
 use crate::dead_letters::DeadLetters;
 
@@ -56,11 +56,10 @@ impl Archive {
         }
     }
 
-    /// Sends it back to its consumer, with another payload if one is given.
-    pub async fn redrive(&self, letter: &DeadLetter, payload: Option<Bytes>) -> anyhow::Result<()> {
-        let sequence = letter.redrive(&self.client, payload).await?;
-        self.heard_of(sequence).await;
-        Ok(())
+    /// Sends it back to its consumer, with another payload if one is given. Answers with the position of the request:
+    /// whoever wants to read of it waits with [`Archive::heard_of`], once for many.
+    pub async fn redrive(&self, letter: &DeadLetter, payload: Option<Bytes>) -> Result<u64, RedriveError> {
+        letter.redrive(&self.client, payload).await
     }
 
     /// Records that nobody will try it again.
@@ -71,7 +70,7 @@ impl Archive {
     }
 
     /// Waits until what was just written is known, so that whoever wrote it reads it. It is stored either way.
-    async fn heard_of(&self, sequence: u64) {
+    pub async fn heard_of(&self, sequence: u64) {
         if self.letters.at_least(sequence, NEWS_WITHIN).await.is_err() {
             tracing::warn!(stream.sequence = sequence, "stored, but not heard of yet");
         }

@@ -9,7 +9,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use eventkit::http::{Body, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes};
-use eventkit::{Catalog, DeadLetter, Seen};
+use eventkit::{Catalog, DeadLetter, RedriveError, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -170,6 +170,7 @@ async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<W
     responses(
         (status = 202, description = "It is on its way to its consumer", body = Entry),
         (status = 404, description = "There is no such dead letter"),
+        (status = 409, description = "It is on its way already, and new data would not be read"),
     )
 )]
 async fn redrive(
@@ -185,16 +186,19 @@ async fn redrive(
             mended
         }
     };
-    let (_, letter) = desk.find(&id).await?;
+    let (entry, letter) = desk.find(&id).await?;
     let payload = match mended.data {
         None => None,
+        // The consumer handles one redrive after each failure: this one's data would not be read.
+        Some(_) if entry.status == Status::Redriven => return Err(under_way()),
         Some(data) => {
             let edited = with_data(&letter.original.payload, &data, &desk.catalog)
                 .map_err(|error| Problem::invalid(error.to_string()))?;
             Some(Bytes::from(edited))
         }
     };
-    desk.archive.redrive(&letter, payload).await.map_err(Problem::unavailable)?;
+    let sequence = desk.archive.redrive(&letter, payload).await.map_err(not_redriven)?;
+    desk.archive.heard_of(sequence).await;
     desk.entry(&id).await.map(|entry| (StatusCode::ACCEPTED, Json(entry)))
 }
 
@@ -213,14 +217,15 @@ async fn redrive_many(
     let open = desk.archive.read(|tables| Entry::oldest(tables, filter, MAX_REDRIVES)).await?;
     let (open, total) = open.value;
     let left = total - open.len();
-    let mut redriven = 0;
+    let (mut redriven, mut last) = (0, 0);
     for entry in open {
         let letter = desk.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
         if let Some(letter) = letter {
-            desk.archive.redrive(&letter, None).await.map_err(Problem::unavailable)?;
+            last = desk.archive.redrive(&letter, None).await.map_err(not_redriven)?.max(last);
             redriven += 1;
         }
     }
+    desk.archive.heard_of(last).await;
     Ok((StatusCode::ACCEPTED, Json(RedrivenMany { redriven, left })))
 }
 
@@ -257,6 +262,19 @@ impl Desk {
             letter.ok_or_else(|| Problem::not_found("The stream does not hold this dead letter any more"))?;
         Ok((entry, letter))
     }
+}
+
+fn not_redriven(error: RedriveError) -> Problem {
+    match error {
+        RedriveError::UnderWay => under_way(),
+        RedriveError::NotStored(error) => Problem::unavailable(error),
+    }
+}
+
+fn under_way() -> Problem {
+    Problem::new(StatusCode::CONFLICT, "already-redriven", "It was sent back already").detail(
+        "It has not failed since, so its consumer would not read other data. If it fails again, it is open again.",
+    )
 }
 
 /// [`Filter`] as a query string; other parameters there are the page's.

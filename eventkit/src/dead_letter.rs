@@ -158,13 +158,15 @@ impl DeadLetter {
     }
 
     /// Asks the consumer that failed, and no other, to try again; with another payload, if one is given. Answers with the
-    /// position of the request in the stream `DLQ`.
-    pub async fn redrive(&self, client: &Client, payload: Option<Bytes>) -> Result<u64, DeadLetterError> {
+    /// position of the request in the stream `DLQ`. Asking again changes nothing, so another payload is refused then: the
+    /// consumer would never read it.
+    pub async fn redrive(&self, client: &Client, payload: Option<Bytes>) -> Result<u64, RedriveError> {
         let again = Self { redrives: self.redrives.saturating_add(1), ..self.clone() };
         let message_id = format!("redrive:{}:{}", self.id(), again.redrives);
+        let is_mended = payload.is_some();
         let payload = payload.unwrap_or_else(|| self.original.payload.clone());
         let ack = again.publish(client, redrive_subject(&self.consumer), &message_id, payload).await?;
-        Ok(ack.sequence)
+        if is_mended && ack.duplicate { Err(RedriveError::UnderWay) } else { Ok(ack.sequence) }
     }
 
     /// Records that nobody will try it again. Answers with the position of the record in the stream `DLQ`.
@@ -300,6 +302,17 @@ pub struct NotADeadLetter(String);
 #[derive(Debug, thiserror::Error)]
 #[error("the dead-letter stream did not take it: {0}")]
 pub struct DeadLetterError(#[source] PublishFailure);
+
+/// A redrive that was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum RedriveError {
+    /// It was sent back before, after the same failure, and this payload would not be read. Wait for what becomes of it.
+    #[error("it is on its way back to its consumer already, with another payload")]
+    UnderWay,
+    /// Try again: it is stored once.
+    #[error(transparent)]
+    NotStored(#[from] DeadLetterError),
+}
 
 #[cfg(test)]
 mod tests {

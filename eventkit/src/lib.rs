@@ -52,7 +52,9 @@ mod timers;
 pub use timers::{TIMERS, Timers};
 
 mod dead_letter;
-pub use dead_letter::{DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original};
+pub use dead_letter::{
+    DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original, RedriveError,
+};
 
 // Reading: projections follow the log, read models keep what they make of it.
 

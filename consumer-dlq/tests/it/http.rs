@@ -49,7 +49,7 @@ struct Shop {
     other: Arc<Picky>,
     http: Routes,
     stop: CancellationToken,
-    _tasks: Vec<AbortOnDropHandle<anyhow::Result<()>>>,
+    tasks: Vec<AbortOnDropHandle<anyhow::Result<()>>>,
 }
 
 impl Shop {
@@ -64,12 +64,18 @@ impl Shop {
         let archive = Archive::new(client.clone(), ReadModel::follow(&log, dir.path()));
         let http = Routes::new(router(archive, common::catalog()));
         let stop = CancellationToken::new();
+        let mut shop = Self { _server: server, _dir: dir, log, picky, other, http, stop, tasks: Vec::new() };
+        shop.start_consumers();
+        shop
+    }
+
+    fn start_consumers(&mut self) {
+        self.stop = CancellationToken::new();
         let run = |name: &str, handler: &Arc<Picky>| {
             let consumer = Consumer::new(name).on::<OrderConfirmed>(Arc::clone(handler));
-            AbortOnDropHandle::new(tokio::spawn(consumer.run(client.clone(), stop.clone())))
+            AbortOnDropHandle::new(tokio::spawn(consumer.run(self.log.client().clone(), self.stop.clone())))
         };
-        let tasks = vec![run("picky", &picky), run("other", &other)];
-        Self { _server: server, _dir: dir, log, picky, other, http, stop, _tasks: tasks }
+        self.tasks = vec![run("picky", &self.picky), run("other", &self.other)];
     }
 
     async fn confirmed(&self, order_id: &str) {
@@ -273,4 +279,130 @@ async fn the_page_needs_nothing_from_elsewhere_and_writes_no_html_of_others() {
     for foreign in ["http://", "https://", "src=", "@import", "url(", "innerHTML", "insertAdjacent"] {
         assert!(!page.text.contains(foreign), "{foreign}");
     }
+}
+
+#[tokio::test]
+async fn many_redrives_of_one_letter_at_once_are_one() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("", 1).await;
+    shop.picky.refused.lock().unwrap().clear();
+    let path = format!("/dead-letters/{}/redrive", items[0]["id"].as_str().unwrap());
+    let answers = futures::future::join_all((0..20).map(|_| shop.ask(Method::POST, &path, None))).await;
+    for (status, entry) in answers {
+        assert_eq!((status, &entry["redrives"]), (StatusCode::ACCEPTED, &json!(1)), "{entry}");
+    }
+    shop.done().await;
+    // What is handled after it has been handled after all of them.
+    shop.confirmed("o-2").await;
+    eventually(SOON, async || {
+        let done = shop.picky.done.lock().unwrap().clone();
+        done.iter().any(|(order_id, _)| order_id == "o-2").then_some(())
+    })
+    .await;
+    let done = shop.picky.done.lock().unwrap().clone();
+    assert_eq!(done.iter().filter(|(order_id, _)| order_id == "o-1").count(), 1, "{done:?}");
+}
+
+#[tokio::test]
+async fn a_redrive_waits_for_its_consumer_and_new_data_that_it_would_not_read_are_refused() {
+    let mut shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("", 1).await;
+    shop.stop.cancel();
+    for task in shop.tasks.drain(..) {
+        task.await.unwrap().unwrap();
+    }
+    shop.picky.refused.lock().unwrap().clear();
+    let path = format!("/dead-letters/{}/redrive", items[0]["id"].as_str().unwrap());
+    let mended = |payment_id: &str| json!({"data": {"order_id": "o-1", "payment_id": payment_id}});
+    // Both have seen it open; one of them is first.
+    let both = [mended("p-2"), mended("p-3")].map(|body| shop.ask(Method::POST, &path, Some(body)));
+    let answers = futures::future::join_all(both).await;
+    let accepted: Vec<_> = answers.iter().map(|(status, _)| *status == StatusCode::ACCEPTED).collect();
+    assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), 1, "{answers:?}");
+    let (status, problem) = shop.ask(Method::POST, &path, Some(mended("p-4"))).await;
+    assert_eq!((status, &problem["type"]), (StatusCode::CONFLICT, &json!("urn:problem:already-redriven")));
+    assert_eq!(shop.ask(Method::POST, &path, None).await.0, StatusCode::ACCEPTED, "the same again");
+
+    shop.start_consumers();
+    let expected = if accepted[0] { "p-2" } else { "p-3" };
+    assert_eq!(shop.done().await, [("o-1".to_owned(), expected.to_owned())]);
+}
+
+#[tokio::test]
+async fn bodies_and_filters_that_make_no_sense_are_refused_and_redrive_nothing() {
+    let shop = Shop::start(["o-1"]).await;
+    shop.confirmed("o-1").await;
+    let items = shop.listed("", 1).await;
+    let one = format!("/dead-letters/{}/redrive", items[0]["id"].as_str().unwrap());
+    for (path, body) in [
+        (&*one, json!([{"order_id": "o-1", "payment_id": "p-1"}])),
+        (&*one, json!("data")),
+        (&*one, json!({"data": {}, "filter": {}})),
+        ("/dead-letters/redrive", json!({"filter": ["picky", null, null, null]})),
+        ("/dead-letters/redrive", json!({"filter": null})),
+        ("/dead-letters/redrive", json!({})),
+    ] {
+        let (status, problem) = shop.ask(Method::POST, path, Some(body.clone())).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path} {body} {problem}");
+    }
+    let long = "x".repeat(300 * 1024);
+    let (status, _) = shop.ask(Method::POST, &one, Some(json!({ "data": long }))).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let long = "x".repeat(8 * 1024);
+    for nobody in ["%25", "_icky", "picky%00", "%27%20OR%201=1--", &long] {
+        assert_eq!(shop.list(&format!("consumer={nobody}")).await, [] as [Value; 0], "{nobody}");
+        let (status, _) = shop.ask(Method::GET, &format!("/dead-letters/{nobody}"), None).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{nobody}");
+    }
+    let (status, page) = shop.ask(Method::GET, "/dead-letters?page=1000000", None).await;
+    assert_eq!((status, &page["items"], &page["total"]), (StatusCode::OK, &json!([]), &json!(1)));
+    let (status, _) = shop.ask(Method::GET, "/dead-letters?page=1000001", None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(shop.list("status=open").await[0]["redrives"], 0);
+}
+
+#[tokio::test]
+async fn garbage_on_the_stream_hides_no_dead_letter() {
+    let shop = Shop::start(["o-1"]).await;
+    let whole = [
+        ("Dlq-Consumer", "picky"),
+        ("Dlq-Class", "rejected"),
+        ("Dlq-Errors", "[]"),
+        ("Dlq-Attempts", "1"),
+        ("Dlq-First-Failed-At", "2026-01-02T12:00:00Z"),
+        ("Dlq-Last-Failed-At", "2026-01-02T12:00:00Z"),
+        ("Dlq-Service-Version", "0.1.0"),
+        ("Dlq-Redrives", "0"),
+        ("Dlq-Stream", "EVENTS"),
+        ("Dlq-Sequence", "7"),
+        ("Dlq-Subject", "order.confirmed.o-7.1"),
+    ];
+    let publish = async |subject: &str, (name, value): (&str, &str)| {
+        let mut headers = async_nats::HeaderMap::new();
+        for (known, good) in whole {
+            headers.insert(known, if known == name { value } else { good });
+        }
+        let client = shop.log.client();
+        client.publish_with_headers(subject.to_owned(), headers, "{}".into()).await.unwrap();
+    };
+    for garbage in [
+        ("Dlq-Consumer", "a.b"),
+        ("Dlq-Class", "sad"),
+        ("Dlq-Errors", "{}"),
+        ("Dlq-Redrives", "-1"),
+        ("Dlq-First-Failed-At", "yesterday"),
+        ("Dlq-Sequence", "18446744073709551615"),
+        ("Dlq-Sequence", "18446744073709551616"),
+    ] {
+        publish("dlq.events.picky.order.confirmed", garbage).await;
+    }
+    publish("dlq.nonsense", ("Dlq-Stream", "EVENTS")).await;
+    publish("dlq.dismissed.picky", ("Dlq-Stream", "ELSEWHERE")).await;
+    // The same with nothing wrong is listed.
+    publish("dlq.events.picky.order.confirmed", ("Dlq-Class", "crashed")).await;
+    shop.confirmed("o-1").await;
+    let classes: Vec<_> = shop.listed("", 2).await.iter().map(|entry| entry["class"].clone()).collect();
+    assert!(classes.contains(&json!("rejected")) && classes.contains(&json!("crashed")), "{classes:?}");
 }

@@ -77,3 +77,28 @@ async fn nonsense_is_refused_and_stores_nothing() {
     shop.http.get("/stock/p-1").await.is_problem(404, "not-found");
     shop.http.get("/reservations/o-1").await.is_problem(404, "not-found");
 }
+
+#[tokio::test]
+async fn weird_ids_and_pages_beyond_the_end_break_nothing() {
+    let shop = Shop::start().await;
+    shop.put("/stock/p-1", json!({"received": 3})).await;
+    let long = "x".repeat(8 * 1024);
+    for weird in ["a.b", "a%00b", "%2A", "%3E", "a%20b", "%F0%9F%A6%80", "%27", &long] {
+        for path in ["/stock", "/reservations"] {
+            shop.http.get(&format!("{path}/{weird}")).await.is_problem(422, "invalid");
+        }
+        shop.put(&format!("/stock/{weird}"), json!({"received": 1})).await.is_problem(422, "invalid");
+    }
+    let beyond = shop.http.get("/stock?page=1000000").await;
+    assert_eq!((beyond.status.as_u16(), &beyond.body["items"]), (200, &json!([])));
+    assert_eq!(beyond.body["total"], 1);
+    for bad in
+        ["page=0", "page=1000001", "per_page=101", "min_sequence=-1", "min_sequence=18446744073709551616"]
+    {
+        assert_eq!(shop.http.get(&format!("/stock?{bad}")).await.status, 400, "{bad}");
+    }
+    for body in [json!([1]), json!(1), json!(null)] {
+        shop.put("/stock/p-1", body).await.is_problem(422, "invalid");
+    }
+    assert_eq!(shop.http.get("/stock/p-1").await.body["received"], 3);
+}

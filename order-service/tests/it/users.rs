@@ -1,6 +1,6 @@
 //! The routes of users.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use eventkit::testing::Answer;
 use serde_json::json;
 
@@ -103,4 +103,46 @@ async fn users_are_filtered_searched_and_paged() {
     assert_eq!(list("search=dave%40EXAMPLE").await, (1, "Dave".to_owned()));
     assert_eq!(list("search=o&status=Active&per_page=1&page=2").await, (3, "bob".to_owned()));
     assert!(desk.http.get("/users?status=Gone").await.status.is_client_error());
+}
+
+#[tokio::test]
+async fn a_search_takes_every_letter_as_itself() {
+    let desk = Desk::start().await;
+    for name in ["alice", "100%", "a_b"] {
+        assert_eq!(create(&desk, name).await.status, StatusCode::CREATED, "{name}");
+    }
+    let found = async |query: &str| {
+        let list = desk.http.get(&format!("/users?{query}")).await;
+        assert_eq!(list.status, StatusCode::OK, "{query}");
+        list.body["total"].as_u64().unwrap()
+    };
+    assert_eq!(found("search=%25").await, 1);
+    assert_eq!(found("search=_").await, 1);
+    assert_eq!(found("search=%27%20OR%201=1--").await, 0);
+    assert_eq!(found("search=alice%00").await, 0);
+    assert_eq!(found(&format!("search={}", "a".repeat(8 * 1024))).await, 0);
+    let beyond = desk.http.get("/users?page=1000000").await;
+    assert_eq!((beyond.status, &beyond.body["items"]), (StatusCode::OK, &json!([])));
+    assert_eq!(beyond.body["total"], 3);
+    for bad in
+        ["page=0", "page=-1", "per_page=101", "per_page=0", "page=1000001", "page=18446744073709551616"]
+    {
+        assert_eq!(desk.http.get(&format!("/users?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_cannot_be_one_is_refused_and_breaks_nothing() {
+    let desk = Desk::start().await;
+    let long = "x".repeat(8 * 1024);
+    for weird in ["a.b", "a%00b", "%2A", "%3E", "a%20b", "%F0%9F%A6%80", "%27", &long] {
+        for path in ["/users", "/orders"] {
+            for end in ["", "/events"] {
+                let answer = desk.http.get(&format!("{path}/{weird}{end}")).await;
+                assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{path}/{weird}{end}");
+            }
+        }
+        let answer = desk.http.get(&format!("/orders?customer_id={weird}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{weird}");
+    }
 }
