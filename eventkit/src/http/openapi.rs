@@ -76,7 +76,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     operation["operationId"] = format!("{method}_{}", slug.join("_")).into();
     operation["tags"] = json!([slug.first().unwrap_or(&"page")]);
 
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+    for parameter in list(operation, "parameters").into_iter().flatten() {
         // A parameter is left out, not null.
         if let Some(kind) = parameter["schema"]["type"].as_array().and_then(|kinds| kinds.first()).cloned() {
             parameter["schema"]["type"] = kind;
@@ -127,7 +127,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
             answer["headers"]["Retry-After"] = json!({ "description": "In how many seconds", "schema": { "type": "integer", "minimum": 1 } });
         }
     }
-    if let (true, Some(parameters)) = (streams, operation["parameters"].as_array_mut()) {
+    if let (true, Some(parameters)) = (streams, list(operation, "parameters")) {
         parameters.push(last_event_id());
     }
 }
@@ -146,11 +146,16 @@ fn last_event_id() -> Value {
 /// Says of the variants of request bodies that they take no other fields. (utoipa says it of structs.)
 fn close(schemas: &mut Map<String, Value>, bodies: &BTreeSet<String>) {
     for body in bodies {
-        let variants = schemas.get_mut(body).and_then(|schema| schema["oneOf"].as_array_mut());
+        let variants = schemas.get_mut(body).and_then(|schema| list(schema, "oneOf"));
         for variant in variants.into_iter().flatten().filter(|variant| variant["properties"].is_object()) {
             variant["additionalProperties"] = false.into();
         }
     }
+}
+
+/// A list that is there. (Indexing would write a null where there is none.)
+fn list<'a>(parent: &'a mut Value, name: &str) -> Option<&'a mut Vec<Value>> {
+    parent.get_mut(name)?.as_array_mut()
 }
 
 fn is_problem(answer: &mut Value) {
