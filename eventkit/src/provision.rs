@@ -11,7 +11,8 @@ use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Compression, Config};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use serde_json::{Map, Value};
-use tracing::info;
+use tokio::time::Instant;
+use tracing::{debug, info};
 
 use crate::{Catalog, DLQ, TIMERS, subject};
 
@@ -79,8 +80,26 @@ pub enum ProvisionError {
     },
 }
 
+impl ProvisionError {
+    /// Whether JetStream did not answer, or said that it cannot now: then it may in a while.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Server { source, .. } => {
+                let never = [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT];
+                source.code() == 503 && !never.contains(&source.error_code())
+            }
+            Self::Refused { .. } | Self::Ignored { .. } | Self::Contended { .. } => false,
+        }
+    }
+}
+
+/// How long a cluster may take to elect who answers, and how long to wait between two looks.
+const ELECTED_WITHIN: Duration = Duration::from_secs(30);
+const ELECTED_PAUSE: Duration = Duration::from_millis(250);
+
 /// Creates or updates the streams of a deployment: the events of `catalog`, the dead letters, the timers, the
-/// snapshots, the advisories.
+/// snapshots, the advisories. A cluster that is still electing its leaders is waited for, up to half a minute.
 pub async fn streams(client: &Client, catalog: &Catalog, replicas: usize) -> Result<(), ProvisionError> {
     let js = jetstream::new(client.clone());
     let wanted = [
@@ -90,8 +109,15 @@ pub async fn streams(client: &Client, catalog: &Catalog, replicas: usize) -> Res
         snapshots(replicas),
         advisories(replicas),
     ];
+    let deadline = Instant::now() + ELECTED_WITHIN;
     for wanted in wanted {
-        stream(&js, wanted).await?;
+        while let Err(error) = stream(&js, wanted.clone()).await {
+            if !error.may_pass() || Instant::now() >= deadline {
+                return Err(error);
+            }
+            debug!(%error, "no stream yet; trying again");
+            tokio::time::sleep(ELECTED_PAUSE).await;
+        }
     }
     Ok(())
 }

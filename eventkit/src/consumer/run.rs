@@ -169,11 +169,7 @@ fn is_unavailable(error: &anyhow::Error) -> bool {
                 _ => false,
             }
         } else {
-            match cause.downcast_ref::<ProvisionError>() {
-                Some(ProvisionError::Unavailable { .. }) => true,
-                Some(ProvisionError::Server { source, .. }) => says_so(source),
-                _ => false,
-            }
+            cause.downcast_ref::<ProvisionError>().is_some_and(ProvisionError::may_pass)
         }
     })
 }
