@@ -33,6 +33,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 ARG BIN
 COPY --from=build /out/${BIN} /app/service
 COPY --from=build --chown=65532:65532 /out/data /data
-ENV DATA_DIR=/data
+# One heap for all threads: glibc's heap for each keeps megabytes that nobody uses.
+ENV DATA_DIR=/data MALLOC_ARENA_MAX=1
 USER 65532
 ENTRYPOINT ["/app/service"]

@@ -85,7 +85,8 @@ async fn fresh_streams(js: &Context) -> Result<()> {
     Ok(())
 }
 
-async fn store(js: &Context, messages: impl Iterator<Item = Result<raw::Message>>) -> Result<()> {
+/// Stores messages, many at once.
+pub(crate) async fn store(js: &Context, messages: impl Iterator<Item = Result<raw::Message>>) -> Result<()> {
     futures::stream::iter(messages)
         .map(|message| raw::publish(js, message))
         .buffered(512)

@@ -28,7 +28,7 @@ eventkit::events! {
 
 /// An account that only grows.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct Account {
+pub(crate) struct Account {
     minor: i64,
 }
 

@@ -10,6 +10,7 @@
 mod arena;
 mod consume;
 mod execute;
+mod loads;
 mod measure;
 mod memory;
 mod project;
@@ -70,7 +71,9 @@ enum OneSide {
 
 impl CommandLine {
     fn wants(&self, name: &str) -> bool {
-        let known = |only: &str| only == memory::NAME || scenario::all().iter().any(|s| s.name == only);
+        let known = |only: &str| {
+            [loads::NAME, memory::NAME].contains(&only) || scenario::all().iter().any(|s| s.name == only)
+        };
         let matches = |only: &String| if known(only) { name == only } else { name.contains(only.as_str()) };
         self.only.is_empty() || self.only.iter().any(matches)
     }
@@ -93,6 +96,7 @@ async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
         for Scenario { name, about, .. } in &scenarios {
             println!("{name:22} {about}");
         }
+        println!("{:22} {}", loads::NAME, loads::ABOUT);
         println!("{:22} {}", memory::NAME, memory::ABOUT);
         return Ok(());
     }
@@ -116,6 +120,9 @@ async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
         let messages = command_line.messages.unwrap_or(usual).max(1);
         let line = compare(scenario, pairs, messages).await;
         report.add(line.with_context(|| scenario.name)?);
+    }
+    if command_line.wants(loads::NAME) {
+        report.loads = Some(loads::measure(command_line.quick).await.context(loads::NAME)?);
     }
     if command_line.wants(memory::NAME) {
         report.memory = Some(memory::measure(command_line.quick).await.context(memory::NAME)?);

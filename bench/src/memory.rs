@@ -78,7 +78,8 @@ pub(crate) async fn measure(quick: bool) -> Result<Memory> {
     let js = jetstream::new(server.client().await);
     let data = tempfile::tempdir()?;
     let mut command = tied_command(binary);
-    command.env_remove("SMTP_URL").env("NATS_URL", server.url());
+    // As in its image.
+    command.env_remove("SMTP_URL").env("NATS_URL", server.url()).env("MALLOC_ARENA_MAX", "1");
     command.arg("--http-addr").arg(format!("{}:0", Ipv4Addr::LOCALHOST)).arg("--data-dir").arg(data.path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let service = Service(spawn_tied(command).context("starting the service")?);

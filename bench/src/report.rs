@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::loads::Loads;
 use crate::measure::{Sample, median};
 use crate::memory::Memory;
 use crate::scenario::Scenario;
@@ -14,6 +15,7 @@ use crate::scenario::Scenario;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     lines: Vec<Line>,
+    pub(crate) loads: Option<Loads>,
     pub(crate) memory: Option<Memory>,
 }
 
@@ -94,7 +96,8 @@ impl Report {
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
         let lines: Vec<_> = self.lines.iter().map(Line::json).collect();
         let memory = self.memory.as_ref().map(Memory::json);
-        let report = json!({ "comparisons": lines, "memory": memory });
+        let loads = self.loads.as_ref().map(Loads::json);
+        let report = json!({ "comparisons": lines, "loads": loads, "memory": memory });
         if let Some(dir) = file.parent() {
             std::fs::create_dir_all(dir)?;
         }
@@ -137,6 +140,9 @@ impl fmt::Display for Report {
             for Line { scenario, pairs, .. } in &self.lines {
                 writeln!(f, "  {:21} {} ({} pairs)", scenario.name, scenario.about, pairs.len())?;
             }
+        }
+        if let Some(loads) = &self.loads {
+            writeln!(f, "\n{loads}: {}", verdict(loads.met()))?;
         }
         if let Some(memory) = &self.memory {
             let met = verdict(memory.met());

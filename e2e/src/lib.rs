@@ -2,12 +2,14 @@
 //!
 //! The services' binaries must be built; `cargo xtask test` does that first.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use xtask::demo::{Ledger, Position, Progress, Shop, Traffic, audit};
-use xtask::{Options, PortLease, Ports, System, Workspace};
+use xtask::{Options, PortLease, Ports, System, Workspace, pip};
 
 /// What a killed process was busy with is delivered again after half a minute, and may be held up so more than once.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -70,4 +72,27 @@ impl RunningShop {
             }
         }
     }
+}
+
+/// A file of `python/`.
+pub fn python_file(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(file)
+}
+
+/// Where the packages that `python/<requirements>` names are; pip fetches them the first time.
+pub fn python_packages(requirements: &str) -> Result<PathBuf> {
+    let wanted = python_file(requirements);
+    let text = fs::read_to_string(&wanted).with_context(|| format!("reading {}", wanted.display()))?;
+    let packages = Workspace::find()?.target.join("python").join(requirements);
+    let installed = packages.join("installed.txt");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == text) {
+        return Ok(packages);
+    }
+    if packages.exists() {
+        fs::remove_dir_all(&packages).with_context(|| format!("removing {}", packages.display()))?;
+    }
+    pip::install(&wanted, &packages)
+        .context("this test needs pip, with a way to PyPI to fetch its packages")?;
+    fs::write(&installed, text)?; // last: it says that everything is there
+    Ok(packages)
 }

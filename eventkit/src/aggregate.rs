@@ -20,7 +20,7 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
     const STATE_VERSION: u32 = 1;
 
     /// After how many events a snapshot is written, 1 to 500. A cold load reads at most about so many events.
-    const SNAPSHOT_EVERY: u64 = 100;
+    const SNAPSHOT_EVERY: u64 = 50;
 
     /// What can happen to it, in the past tense.
     type Event: EventSet;

@@ -9,7 +9,7 @@ use async_nats::header::{HeaderMap, HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUE
 use async_nats::{Client, Request, StatusCode, Subject};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::envelope::{CONTENT_TYPE, DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
@@ -179,9 +179,10 @@ impl EventLog {
     pub(crate) async fn get_last_of_each(&self, filters: &[String]) -> Result<Vec<Stored>, StoreError> {
         let inbox = self.client().new_inbox();
         let mut answers = self.client().subscribe(inbox.clone()).await.map_err(StoreError::unavailable)?;
-        let query = serde_json::json!({ "multi_last": filters, "batch": MAX_READ });
+        let query = LastOfEach { multi_last: filters, batch: MAX_READ };
+        let query = serde_json::to_vec(&query).map_err(StoreError::unavailable)?;
         let request = format!("$JS.API.DIRECT.GET.{EVENTS}");
-        let sent = self.client().publish_with_reply(request, inbox, query.to_string().into());
+        let sent = self.client().publish_with_reply(request, inbox, query.into());
         let mut stored = Vec::new();
         let read = async {
             sent.await.map_err(StoreError::unavailable)?;
@@ -207,6 +208,13 @@ impl EventLog {
     ) -> Result<Ack, PublishFailure> {
         publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await
     }
+}
+
+/// The request of a batched direct get (ADR-31).
+#[derive(Serialize)]
+struct LastOfEach<'a> {
+    multi_last: &'a [String],
+    batch: usize,
 }
 
 /// The log, read from one place to another.

@@ -30,9 +30,6 @@ const HOT: usize = 1024;
 /// How many of an entity's latest event ids are remembered, to recognise a command given again.
 const REMEMBERED: usize = 4096;
 
-/// How many versions are read together with the snapshot, which a young entity does not have: one round trip for both.
-const FIRST: u64 = 32;
-
 /// How many versions are read at once to find the events of one decision.
 const DECISION: u64 = 8;
 
@@ -377,21 +374,13 @@ impl<A: Aggregate> EventStore<A> {
     /// Reads an entity: its snapshot and what came after, or everything; at least to the version that is known.
     async fn fold(&self, id: &EntityId, known: u64) -> Result<Hot<A>, StoreError> {
         let history = self.history_of(id).holding(known);
-        let (snapshot, first) = tokio::join!(snapshot::latest(&self.log, id), history.versions(1, FIRST));
-        let mut first = first?;
-        let from_snapshot = match snapshot {
+        let from_snapshot = match snapshot::latest(&self.log, id).await {
             Some(snapshot) => catch_up(history, snapshot, u64::MAX).await?,
             None => None,
         };
-        let mut hot = if let Some(hot) = from_snapshot {
-            hot
-        } else {
-            if first.stored.len() as u64 == FIRST {
-                let rest = history.versions(FIRST + 1, u64::MAX).await?;
-                first.stored.extend(rest.stored);
-                first.beyond = rest.beyond;
-            }
-            Hot::default().with_all(first)?
+        let mut hot = match from_snapshot {
+            Some(hot) => hot,
+            None => Hot::default().with_all(history.versions(1, u64::MAX).await?)?,
         };
         self.snapshots.offer(&self.log, id, &mut hot);
         Ok(hot)

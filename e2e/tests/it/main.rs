@@ -1,6 +1,7 @@
 //! The whole system as processes, black box: orders in, an audit of everything at the end.
 
 mod crashes;
+mod documents;
 mod orders;
 mod outsider;
 mod storm;

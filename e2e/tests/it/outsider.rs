@@ -1,18 +1,13 @@
 //! A producer and observer that nobody here wrote: nats-py and the CloudEvents SDK (`python/outsider.py`).
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
-use e2e::RunningShop;
+use e2e::{RunningShop, python_file, python_packages};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use xtask::demo::Traffic;
-use xtask::{Workspace, pip};
 
 #[tokio::test]
 async fn a_stranger_with_another_client_is_served() {
-    let packages = packages(&Workspace::find().unwrap()).unwrap();
+    let packages = python_packages("requirements.txt").unwrap();
     let running = RunningShop::start().await.unwrap();
     let shop = &running.shop;
     let stock = json!({"received": 10});
@@ -21,7 +16,7 @@ async fn a_stranger_with_another_client_is_served() {
     received.expect(200).unwrap();
 
     let output = Command::new("python3")
-        .arg(here("outsider.py"))
+        .arg(python_file("outsider.py"))
         .args([running.system.nats_url(), running.system.url("order-service").unwrap(), "run-1".to_owned()])
         .env("PYTHONPATH", packages)
         .kill_on_drop(true)
@@ -52,26 +47,4 @@ async fn a_stranger_with_another_client_is_served() {
         ..Traffic::default()
     };
     running.audited(traffic).await.unwrap();
-}
-
-fn here(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(file)
-}
-
-/// Where the packages of `requirements.txt` are; pip fetches them the first time.
-fn packages(workspace: &Workspace) -> Result<PathBuf> {
-    let requirements = here("requirements.txt");
-    let wanted = fs::read_to_string(&requirements)?;
-    let packages = workspace.target.join("python");
-    let installed = packages.join("installed.txt");
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(packages);
-    }
-    if packages.exists() {
-        fs::remove_dir_all(&packages).with_context(|| format!("removing {}", packages.display()))?;
-    }
-    pip::install(&requirements, &packages)
-        .context("this test needs nats-py and cloudevents, and pip with a way to PyPI to fetch them")?;
-    fs::write(&installed, wanted)?; // last: it says that everything is there
-    Ok(packages)
 }

@@ -64,17 +64,17 @@ impl<S: Send + Sync> FromRequestParts<S> for HistoryRequest {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-        let mut kinds = accepted.flat_map(|accept| accept.split(',')).map(|kind| kind.split(';').next());
-        if !kinds.any(|kind| kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))) {
-            return Ok(Self { live: None, after: 0 });
-        }
         let after = match parts.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse())
         {
             None => 0,
             Some(Ok(after)) => after,
             Some(Err(_)) => return Err(Problem::bad_request("Last-Event-ID must be the id of an event: 3")),
         };
+        let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+        let mut kinds = accepted.flat_map(|accept| accept.split(',')).map(|kind| kind.split(';').next());
+        if !kinds.any(|kind| kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))) {
+            return Ok(Self { live: None, after });
+        }
         let streams = parts.extensions.get::<LiveStreams>().cloned();
         let streams =
             streams.ok_or_else(|| Problem::internal(anyhow::anyhow!("not called by `complete`")))?;

@@ -172,7 +172,7 @@ impl Files {
             let connection = writable(path)?;
             connection.execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 8388608;
-                 PRAGMA cache_size = -1024;",
+                 PRAGMA cache_size = -512;",
             )?;
             let row = connection.query_row(
                 "SELECT tables, sequence, stored_at, parked FROM eventkit_position",

@@ -13,8 +13,11 @@ use crate::log::{MAX_READ, StoreError, Stored};
 use crate::{EntityId, EventLog, subject};
 
 /// How many versions one read asks for. They are asked for one by one: a wildcard costs the server the length of the
-/// whole history, and past 1,024 events brings nothing. A snapshot's tail fits into one page.
-pub(super) const PAGE: u64 = 128;
+/// whole history, and past 1,024 events brings nothing.
+pub(super) const PAGE: u64 = 64;
+
+/// How many the first read asks for: most entities have no more.
+const FIRST_PAGE: u64 = 32;
 
 /// One entity's place on the log.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +50,8 @@ impl History<'_> {
         let mut all = Read::default();
         let mut next = first;
         while next <= last {
-            let end = last.min(next.saturating_add(PAGE - 1));
+            let size = if next == first { FIRST_PAGE } else { PAGE };
+            let end = last.min(next.saturating_add(size - 1));
             let page = self.page(next, end).await?;
             let read = page.stored.len() as u64;
             all.stored.extend(page.stored);

@@ -70,16 +70,16 @@ async fn mark_snapshot(client: &Client, version: u64) -> Value {
 #[tokio::test]
 async fn a_cold_load_starts_from_the_snapshot_and_reads_what_came_after() {
     let (_server, client, log) = toy::server().await;
-    light(&log.store(), 149).await;
+    light(&log.store(), 139).await;
     mark_snapshot(&client, 100).await;
     let loaded = log.store::<Lamp>().load(&id("a")).await.unwrap();
-    assert_eq!((loaded.version, loaded.state), (150, Lamp { watts: 61, lit: 149 }));
+    assert_eq!((loaded.version, loaded.state), (140, Lamp { watts: 61, lit: 139 }));
 }
 
 #[tokio::test]
 async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
     let (_server, client, log) = toy::server().await;
-    light(&log.store(), 149).await;
+    light(&log.store(), 139).await;
     let good = mark_snapshot(&client, 100).await;
     let with = |field: &str, value: Value| {
         let mut wrong = good.clone();
@@ -102,9 +102,9 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
     ] {
         overwrite(&client, &wrong).await;
         let loaded = log.store::<Lamp>().load(&id("a")).await.unwrap();
-        assert_eq!((loaded.version, loaded.state), (150, Lamp { watts: 60, lit: 149 }), "{wrong}");
+        assert_eq!((loaded.version, loaded.state), (140, Lamp { watts: 60, lit: 139 }), "{wrong}");
         // The load has written a new one.
-        snapshot_at(&client, 150).await;
+        snapshot_at(&client, 140).await;
     }
     jetstream::new(client.clone()).delete_stream("KV_SNAPSHOTS").await.unwrap();
     let executed = log
@@ -112,17 +112,17 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
         .execute(&id("a"), &LampCommand::Light { lamp_id: id("a"), by: "ann".to_owned() }, &cause())
         .await
         .unwrap();
-    assert_eq!((executed.version, executed.state.lit), (151, 150));
+    assert_eq!((executed.version, executed.state.lit), (141, 140));
 }
 
 #[tokio::test]
 async fn a_snapshot_of_another_state_version_is_written_anew() {
     let (_server, client, log) = toy::server().await;
-    light(&log.store(), 149).await;
+    light(&log.store(), 139).await;
     snapshot_at(&client, 100).await;
     let loaded = log.store::<LaterLamp>().load(&id("a")).await.unwrap();
-    assert_eq!((loaded.version, loaded.state), (150, LaterLamp { events: 150 }));
-    assert_eq!(snapshot_at(&client, 150).await["state_version"], 2);
+    assert_eq!((loaded.version, loaded.state), (140, LaterLamp { events: 140 }));
+    assert_eq!(snapshot_at(&client, 140).await["state_version"], 2);
 }
 
 #[tokio::test]
