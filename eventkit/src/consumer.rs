@@ -26,7 +26,10 @@ use crate::health::CheckHandle;
 use crate::inbox::{Claim, Grant, Inbox, Key, Turn};
 use crate::subject::{self, EventSubject};
 use crate::timers::due_prefix;
-use crate::{EntityId, Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Recorded};
+use crate::{
+    EntityId, Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Metadata, Recorded,
+    TraceContext,
+};
 
 /// A consumer under construction: a durable name, handlers, and limits.
 ///
@@ -70,6 +73,7 @@ struct Place<'a> {
     subject: &'a str,
     version: u64,
     sequence: u64,
+    trace: Option<&'a TraceContext>,
 }
 
 /// An event that was read.
@@ -278,11 +282,11 @@ impl Consumer {
 
 fn route<E: Event>(handler: impl Handler<E>) -> Route {
     let handler = Arc::new(handler);
-    Box::new(move |envelope, Place { subject, version, sequence }| {
+    Box::new(move |envelope, Place { subject, version, sequence, trace }| {
         let event = envelope.event::<E>()?;
         let entity = event.entity_id().clone();
         envelope.check_place(subject, &entity)?;
-        let mut meta = envelope.metadata()?;
+        let mut meta = Metadata { trace: trace.cloned(), ..envelope.metadata()? };
         if meta.data_version == 0 {
             meta.data_version = E::VERSION;
         }
@@ -297,6 +301,7 @@ pub(crate) struct Delivery {
     /// The subject that it was published on; of a redriven one, the original.
     pub(crate) subject: Subject,
     pub(crate) payload: Bytes,
+    pub(crate) trace: Option<TraceContext>,
     /// Its position in its stream; of a redriven one, the original's.
     pub(crate) sequence: u64,
     pub(crate) turn: Turn,
@@ -383,6 +388,7 @@ impl Consumer {
             subject: due.unwrap_or(&delivery.subject),
             version: stored.map_or(0, |subject| subject.version),
             sequence: delivery.sequence,
+            trace: delivery.trace.as_ref(),
         };
         let read = std::panic::catch_unwind(AssertUnwindSafe(|| route(&envelope, place)));
         let Routed { entity, handling } = read.unwrap_or_else(|panic| {

@@ -156,7 +156,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// The context attributes, checked.
+    /// The context attributes, checked. The trace is not one of them: it stands in the message's headers.
     pub fn metadata(&self) -> Result<Metadata, DecodeError> {
         let wire = &self.wire;
         let id = |name: &'static str, value: &str| {
@@ -192,6 +192,7 @@ impl<'a> Envelope<'a> {
                 _ => return Err(DecodeError::invalid("userid", format!("more than {MAX_USER_ID} bytes"))),
             },
             priority,
+            trace: None,
         })
     }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::envelope::{DecodeError, Envelope};
-use crate::{EntityId, EventId};
+use crate::{EntityId, EventId, TraceContext};
 
 /// A fact that happened to one entity. Implement it once per event; its subject, filter, wire name and catalog
 /// entry are computed from these.
@@ -173,6 +173,9 @@ pub struct Metadata {
     pub user_id: Option<String>,
     /// `priority`, 0 to 9, for readers that sort by it; the system itself does not.
     pub priority: Option<u8>,
+    /// The trace that it belongs to, in the headers of its message.
+    #[serde(skip)]
+    pub trace: Option<TraceContext>,
 }
 
 /// An event as it stands on the log. Dereferences to the event.
@@ -221,6 +224,7 @@ pub struct Cause {
     step: String,
     /// Set for an event that is taken over from another producer: it keeps its id and its time.
     adopted: Option<(EventId, DateTime<Utc>)>,
+    trace: Option<TraceContext>,
 }
 
 impl Cause {
@@ -233,6 +237,7 @@ impl Cause {
             user_id: None,
             step: String::new(),
             adopted: None,
+            trace: None,
         }
     }
 
@@ -253,6 +258,7 @@ impl Cause {
             user_id: meta.user_id.clone(),
             step: String::new(),
             adopted: None,
+            trace: meta.trace.clone(),
         }
     }
 
@@ -267,6 +273,12 @@ impl Cause {
         Self { user_id: Some(user_id.into()), ..self }
     }
 
+    /// The same request as part of a trace, which whatever it leads to belongs to.
+    #[must_use]
+    pub fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
     /// The same cause for one of several commands that it leads to on the same entity: without a step of its own the
     /// second would be taken for a repetition of the first.
     #[must_use]
@@ -277,6 +289,11 @@ impl Cause {
     /// The id of the request or event.
     pub fn id(&self) -> &EventId {
         &self.id
+    }
+
+    /// The trace that it is part of.
+    pub(crate) fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// The correlation id that everything led to by it carries.
@@ -337,6 +354,7 @@ impl Cause {
             causation_id,
             user_id: self.user_id.clone(),
             priority: None,
+            trace: self.trace.clone(),
         }
     }
 

@@ -16,6 +16,9 @@ pub use id::{EntityId, EventId, InvalidId};
 mod event;
 pub use event::{Cause, Event, EventSet, Metadata, Recorded, UpcastError, Upcaster};
 
+mod trace;
+pub use trace::TraceContext;
+
 mod envelope;
 pub use envelope::{CONTENT_TYPE, DecodeError, Envelope};
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::envelope::{CONTENT_TYPE, DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
 use crate::{
-    Aggregate, EntityId, Event, EventSet, EventStore, Followed, FollowedMessage, Follower, Publisher,
-    Recorded, Timers,
+    Aggregate, Cause, EntityId, Event, EventSet, EventStore, Followed, FollowedMessage, Follower, Metadata,
+    Publisher, Recorded, Timers, TraceContext,
 };
 
 /// The subject whose last sequence an append expects. (async-nats has no constant for it; nats-server 2.11.)
@@ -262,7 +262,8 @@ impl EventLog {
                     };
                     let FollowedMessage { message, sequence, .. } = message;
                     let subject = message.subject.to_string();
-                    let stored = Stored { subject, sequence, payload: message.payload };
+                    let trace = TraceContext::of(message.headers.as_ref());
+                    let stored = Stored { subject, sequence, payload: message.payload, trace };
                     Some((Ok(stored), (sequence < end).then_some(follower)))
                 }
             };
@@ -282,6 +283,7 @@ pub(crate) struct Stored {
     pub(crate) subject: String,
     pub(crate) sequence: u64,
     pub(crate) payload: Bytes,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Stored {
@@ -290,7 +292,10 @@ impl Stored {
         let subject = header("Nats-Subject").map(ToString::to_string);
         let sequence = header("Nats-Sequence").and_then(|sequence| sequence.as_str().parse().ok());
         match (subject, sequence) {
-            (Some(subject), Some(sequence)) => Ok(Self { subject, sequence, payload: message.payload }),
+            (Some(subject), Some(sequence)) => {
+                let trace = TraceContext::of(message.headers.as_ref());
+                Ok(Self { subject, sequence, payload: message.payload, trace })
+            }
             _ => Err(StoreError::unavailable("a direct get was answered without a subject or sequence")),
         }
     }
@@ -327,7 +332,7 @@ impl Stored {
         let envelope = Envelope::decode(&self.payload).map_err(corrupt)?;
         Ok(Recorded {
             event: decode(&envelope).map_err(corrupt)?,
-            meta: envelope.metadata().map_err(corrupt)?,
+            meta: Metadata { trace: self.trace.clone(), ..envelope.metadata().map_err(corrupt)? },
             version: self.version(),
             sequence: self.sequence,
         })
@@ -343,11 +348,19 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// An event under its message id.
-    pub(crate) fn event(subject: impl Into<Subject>, message_id: &str, payload: impl Into<Bytes>) -> Self {
+    /// An event under its message id, as part of its cause's trace.
+    pub(crate) fn event(
+        subject: impl Into<Subject>,
+        message_id: &str,
+        cause: &Cause,
+        payload: impl Into<Bytes>,
+    ) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, message_id);
         headers.insert(const { HeaderName::from_static("content-type") }, CONTENT_TYPE);
+        if let Some(trace) = cause.trace() {
+            trace.write(&mut headers);
+        }
         Self { subject: subject.into(), headers, payload: payload.into() }
     }
 

@@ -128,7 +128,7 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn outgoing(&self) -> Outgoing {
         let message_id = self.cause.message_id(self.entity, &self.id);
-        Outgoing::event(self.subject.clone(), &message_id, self.payload.clone())
+        Outgoing::event(self.subject.clone(), &message_id, self.cause, self.payload.clone())
     }
 }
 

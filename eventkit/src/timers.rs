@@ -47,6 +47,9 @@ impl Timers {
         headers.insert(NATS_SCHEDULE_TARGET, due);
         headers.insert(NATS_SCHEDULE_TTL, KEPT_FOR);
         headers.insert("content-type", CONTENT_TYPE);
+        if let Some(trace) = cause.trace() {
+            trace.write(&mut headers);
+        }
         let payload = Envelope::encode(&meta, event)?.into();
         let message = Outgoing { subject: self.subject::<E>(event.entity_id()).into(), headers, payload };
         publish_retrying(&self.log, || message.clone()).await.map(|_| ())

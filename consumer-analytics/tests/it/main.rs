@@ -97,6 +97,7 @@ fn at(ms: i64, event: impl Into<SalesEvent>) -> Recorded<SalesEvent> {
         causation_id: None,
         user_id: None,
         priority: None,
+        trace: None,
     };
     Recorded { event, meta, version: 1, sequence: 1 }
 }

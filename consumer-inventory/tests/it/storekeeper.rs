@@ -32,6 +32,7 @@ fn recorded<E: Event>(event: E) -> Recorded<E> {
         causation_id: None,
         user_id: None,
         priority: None,
+        trace: None,
     };
     Recorded { event, meta, version: 1, sequence: 1 }
 }

@@ -26,7 +26,7 @@ use super::settle::{Settlement, Verdict};
 use super::workers::{Job, Processed, Workers};
 use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy, jittered};
 use crate::inbox::{Inbox, InboxError, Key, Turn};
-use crate::{DLQ, DeadLetter, Envelope, Original, subject};
+use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext, subject};
 
 /// How long storing a dead letter is put off after a failure.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
@@ -205,7 +205,8 @@ impl Runtime {
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (Cow::Borrowed(stream), message.headers.unwrap_or_default());
         let (subject, payload) = (message.subject, message.payload);
-        let mut delivery = Delivery { subject, payload, sequence, turn, redrives: 0, first_failed_at: None };
+        let mut delivery =
+            Delivery { subject, payload, trace: None, sequence, turn, redrives: 0, first_failed_at: None };
         if id.0 == DLQ
             && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
         {
@@ -213,6 +214,7 @@ impl Runtime {
             (stream, headers) = (from.into(), original);
             delivery = Delivery { subject: subject.into(), sequence, redrives: letter.redrives, ..delivery };
         }
+        delivery.trace = TraceContext::of(Some(&headers));
         let owned = Owned {
             reply,
             headers,

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::{Cause, EntityId, EventId};
+use crate::{Cause, EntityId, EventId, TraceContext};
 
 /// Namespace of the causes computed from idempotency keys. Changing it makes every repeat after it a new request.
 const NAMESPACE: Uuid = Uuid::from_u128(0x0f5b_8d86_9a1e_4f4e_8c0b_1f60_5d2e_93c7);
@@ -52,10 +52,11 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestCause {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let mut keys = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         match (keys.next(), keys.next()) {
-            (None, _) => Ok(Self(Cause::request(EventId::generate()))),
-            (Some(key), None) => Ok(Self(keyed(parts, legal(key)?))),
+            (None, _) => Ok(Cause::request(EventId::generate())),
+            (Some(key), None) => legal(key).map(|key| keyed(parts, key)),
             (Some(_), Some(_)) => Err(Problem::bad_request("Idempotency-Key is given twice")),
         }
+        .map(|cause| Self(cause.traced(TraceContext::of_request(&parts.headers))))
     }
 }
 

@@ -30,6 +30,7 @@ fn paid(payment: &str, order: &str, status: PaymentStatus) -> Recorded<PaymentPr
             causation_id: None,
             user_id: None,
             priority: None,
+            trace: None,
         },
         version: 0,
         sequence: 1,

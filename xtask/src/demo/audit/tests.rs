@@ -49,6 +49,7 @@ impl Ledger {
             causation_id: cause.cloned(),
             user_id: None,
             priority: None,
+            trace: None,
         };
         let subject = format!("{event_type}.{entity_id}.{version}");
         let content = Content::Event(Recorded { event, meta, version, sequence });

@@ -1,0 +1,116 @@
+//! Trace context (W3C Recommendation, level 1): taken from a request, kept on every message that it leads to.
+
+use async_nats::header::HeaderMap;
+
+const PARENT: &str = "traceparent";
+const STATE: &str = "tracestate";
+
+/// The longest `tracestate` that is passed on.
+const MAX_STATE: usize = 512;
+
+/// The trace that a request or an event belongs to. It is passed on as it came: the shop makes no spans of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    parent: String,
+    state: Option<String>,
+}
+
+impl TraceContext {
+    /// From the values of `traceparent` and `tracestate`. [`None`] if the first is not valid, for then the trace is to be
+    /// forgotten; a state that is too long or not printable is left out.
+    pub fn new(parent: &str, state: Option<&str>) -> Option<Self> {
+        let legal = |state: &&str| {
+            (1..=MAX_STATE).contains(&state.len()) && state.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        };
+        let state = state.filter(legal).map(str::to_owned);
+        is_parent(parent).then(|| Self { parent: parent.to_owned(), state })
+    }
+
+    /// `traceparent`: `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`.
+    pub fn parent(&self) -> &str {
+        &self.parent
+    }
+
+    /// `tracestate`, if there is one.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    /// What the headers of a message say.
+    pub(crate) fn of(headers: Option<&HeaderMap>) -> Option<Self> {
+        let headers = headers?;
+        Self::new(headers.get(PARENT)?.as_str(), headers.get(STATE).map(|state| state.as_str()))
+    }
+
+    /// The same of an HTTP request; `tracestate` may stand there several times.
+    pub(crate) fn of_request(headers: &axum::http::HeaderMap) -> Option<Self> {
+        let mut parents = headers.get_all(PARENT).iter();
+        let (parent, None) = (parents.next()?, parents.next()) else { return None };
+        let states: Vec<_> = headers.get_all(STATE).iter().filter_map(|state| state.to_str().ok()).collect();
+        Self::new(parent.to_str().ok()?, Some(&states.join(",")))
+    }
+
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(PARENT, self.parent.as_str());
+        if let Some(state) = &self.state {
+            headers.insert(STATE, state.as_str());
+        }
+    }
+}
+
+/// `version-trace id-parent id-flags`, in lower-case hexadecimal digits. What a later version adds comes after a dash.
+fn is_parent(text: &str) -> bool {
+    let mut fields = text.splitn(5, '-');
+    let mut next = |len: usize| {
+        let field = fields.next().filter(|field| field.len() == len)?;
+        field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(field)
+    };
+    let (version, trace, parent, flags) = (next(2), next(32), next(16), next(2));
+    let more = fields.next();
+    let is_set = |id: Option<&str>| id.is_some_and(|id| id.bytes().any(|byte| byte != b'0'));
+    let version_fits = match version {
+        Some("00") => more.is_none(),
+        Some("ff") | None => false,
+        Some(_) => {
+            text.len() <= MAX_STATE
+                && more.is_none_or(|more| more.bytes().all(|byte| byte.is_ascii_graphic()))
+        }
+    };
+    version_fits && is_set(trace) && is_set(parent) && flags.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn only_a_valid_trace_is_passed_on() {
+        let later = format!("cc{}-what-comes", &PARENT[2..]);
+        for valid in [PARENT, &later] {
+            assert_eq!(TraceContext::new(valid, None).unwrap().parent(), valid);
+        }
+        for invalid in [
+            "",
+            "00",
+            &PARENT.to_uppercase(),
+            &format!("ff{}", &PARENT[2..]),
+            &format!("{PARENT}-more"),
+            &PARENT[..54],
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            &format!("cc{}-a\r\nb: c", &PARENT[2..]),
+        ] {
+            assert_eq!(TraceContext::new(invalid, None), None, "{invalid}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_none_does_not_cost_the_trace() {
+        for (state, kept) in [("a=1,b=2", true), ("", false), ("a\nb", false), (&"a".repeat(513), false)] {
+            let trace = TraceContext::new(PARENT, Some(state)).unwrap();
+            assert_eq!(trace.state(), kept.then_some(state));
+        }
+    }
+}
