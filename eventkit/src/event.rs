@@ -113,8 +113,9 @@ macro_rules! events {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($variant:ident($event:ty)),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
-        #[expect(missing_docs, reason = "each variant is documented by its event")]
-        $vis enum $name { $($variant($event)),+ }
+        $vis enum $name {
+            $(#[doc = concat!("`", stringify!($event), "` happened.")] $variant($event)),+
+        }
 
         impl $crate::EventSet for $name {
             const TYPES: &'static [&'static str] = &[$(<$event as $crate::Event>::TYPE),+];
