@@ -1,5 +1,7 @@
 //! A whole service in the test's process: real server, real sockets; only the signals come from the test.
 
+mod reading;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +50,7 @@ async fn launch(settings: CommonSettings) -> anyhow::Result<(Service, mpsc::Send
     Ok((Service::launch(INFO, &Catalog::new().with::<Tick>(), settings, metrics, received).await?, signals))
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Tick {
     clock_id: crate::EntityId,
 }
