@@ -1,7 +1,7 @@
 //! The routes: accounts and payments.
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use eventkit::Handler;
 use serde_json::{Value, json};
 
@@ -161,6 +161,36 @@ async fn a_repeated_request_has_no_second_effect() {
     assert_eq!((first.status, &first.body), (again.status, &again.body));
     assert_eq!(first.headers["etag"], again.headers["etag"]);
     assert_eq!(till.http.get("/accounts/a").await.body["balance"], json!(1501.0));
+}
+
+#[tokio::test]
+async fn a_request_repeated_after_a_restart_is_answered_as_before_and_has_no_second_effect() {
+    let till = Till::start().await;
+    let deposit = r#"{"type":"Deposit","amount":500}"#;
+    let requests = [("k-1", OPEN), ("k-2", deposit)];
+    let mut answers = Vec::new();
+    for (key, body) in requests {
+        let key = [("idempotency-key", key)];
+        answers.push(till.http.send(Method::POST, "/accounts/a", &key, body).await);
+    }
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    assert_eq!(statuses, [201, 200]);
+    till.http.post("/accounts/a", r#"{"type":"Withdraw","amount":1}"#).await;
+
+    let till = till.restarted().await;
+    for ((key, body), first) in requests.into_iter().zip(answers) {
+        let key = [("idempotency-key", key)];
+        let again = till.http.send(Method::POST, "/accounts/a", &key, body).await;
+        assert_eq!((again.status, &again.body), (first.status, &first.body));
+        for header in ["etag", "event-sequence"] {
+            assert_eq!(again.headers[header], first.headers[header], "{header}");
+        }
+    }
+    let richer = deposit.replace("500", "501");
+    let reused = till.http.send(Method::POST, "/accounts/a", &[("idempotency-key", "k-2")], richer).await;
+    reused.is_problem(422, "idempotency-key-reused");
+    let shown = till.http.get("/accounts/a").await.body;
+    assert_eq!((&shown["version"], &shown["balance"]), (&json!(3), &json!(1499.0)));
 }
 
 #[tokio::test]

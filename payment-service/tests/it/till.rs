@@ -42,7 +42,7 @@ pub(crate) fn fresh() -> Cause {
 }
 
 pub(crate) struct Till {
-    _server: NatsServer,
+    server: NatsServer,
     _dir: TempDir,
     pub(crate) client: async_nats::Client,
     pub(crate) log: EventLog,
@@ -56,7 +56,19 @@ pub(crate) struct Till {
 
 impl Till {
     pub(crate) async fn start() -> Self {
-        let server = NatsServer::start().await;
+        Self::on(NatsServer::start().await).await
+    }
+
+    /// The service is gone, and another one starts that remembers nothing: only the server has kept what it had.
+    pub(crate) async fn restarted(self) -> Self {
+        Self::on(self.ended()).await
+    }
+
+    fn ended(self) -> NatsServer {
+        self.server
+    }
+
+    async fn on(server: NatsServer) -> Self {
         let client = server.client().await;
         eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let log = EventLog::new(client.clone(), "/payment-service");
@@ -71,7 +83,7 @@ impl Till {
         let adopter = PaymentAdopter::new(log.clone(), payments.clone());
         let routes = Api { accounts: accounts.clone(), account_list, payment_list }.routes();
         let http = Routes::new(routes);
-        Self { _server: server, _dir: dir, client, log, accounts, payments, gateway, cashier, adopter, http }
+        Self { server, _dir: dir, client, log, accounts, payments, gateway, cashier, adopter, http }
     }
 
     pub(crate) async fn open(&self, account: &str, minor: i64) {
