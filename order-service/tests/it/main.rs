@@ -6,5 +6,6 @@ mod adoption;
 mod desk;
 mod openapi;
 mod orders;
+mod process;
 mod saga;
 mod users;
