@@ -1,6 +1,6 @@
 //! Trace context (W3C Recommendation, level 1): taken from a request, kept on every message that it leads to.
 
-use async_nats::header::HeaderMap;
+use async_nats::header::{HeaderMap, HeaderValue};
 
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
@@ -39,7 +39,7 @@ impl TraceContext {
     /// What the headers of a message say.
     pub(crate) fn of(headers: Option<&HeaderMap>) -> Option<Self> {
         let headers = headers?;
-        Self::new(headers.get(PARENT)?.as_str(), headers.get(STATE).map(|state| state.as_str()))
+        Self::new(headers.get(PARENT)?.as_str(), headers.get(STATE).map(HeaderValue::as_str))
     }
 
     /// The same of an HTTP request; `tracestate` may stand there several times.

@@ -46,14 +46,10 @@ async fn everything_that_an_order_leads_to_is_part_of_its_trace() {
     while !missing.is_empty() {
         let message = tokio::time::timeout(shop.patience(), stored.next()).await.unwrap().unwrap();
         let headers = message.headers.unwrap_or_default();
-        let header = |name| headers.get(name).map(|value| value.as_str());
+        let header = |name| headers.get(name).map(ToString::to_string).unwrap_or_default();
+        let trace = (header("traceparent"), header("tracestate"));
         // What is due or acknowledged has other subjects; everything on the log has these four tokens.
-        assert_eq!(
-            (header("traceparent"), header("tracestate")),
-            (Some(TRACE), Some("shop=1")),
-            "{}",
-            message.subject
-        );
+        assert_eq!((&*trace.0, &*trace.1), (TRACE, "shop=1"), "{}", message.subject);
         missing.retain(|event_type| !message.subject.starts_with(event_type));
     }
     running.system.stop().await.unwrap();
