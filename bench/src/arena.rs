@@ -85,13 +85,14 @@ async fn fresh_streams(js: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Stores messages, many at once.
+/// Stores messages in their order, many at once.
 pub(crate) async fn store(js: &Context, messages: impl Iterator<Item = Result<raw::Message>>) -> Result<()> {
-    futures::stream::iter(messages)
-        .map(|message| raw::publish(js, message))
-        .buffered(512)
-        .try_for_each(|_sequence| std::future::ready(Ok(())))
-        .await
+    let sent = futures::stream::iter(messages).then(async |message| {
+        let (subject, message) = message?;
+        let ack = js.send_publish(subject, message).await?;
+        Ok(async { anyhow::Ok(ack.await?) })
+    });
+    sent.try_buffered(512).try_for_each(|_ack| std::future::ready(Ok(()))).await
 }
 
 impl Run {

@@ -97,8 +97,8 @@ struct History {
     id: EntityId,
     events: usize,
     bucket: kv::Store,
-    /// A snapshot as old as it gets before the next one is written: the worst case. A young account has none.
-    snapshot: Option<Bytes>,
+    /// As old as it gets before the next one is written: the worst case. A young account has none.
+    has_snapshot: bool,
 }
 
 impl History {
@@ -106,32 +106,35 @@ impl History {
         let js = jetstream::new(client.clone());
         let bucket = js.get_key_value(provision::SNAPSHOTS).await?;
         let id = raw::deposit(account)?.account_id;
-        let mut history = Self { log: EventLog::new(client, "/bench"), id, events, bucket, snapshot: None };
         let every = usize::try_from(Account::SNAPSHOT_EVERY)?;
+        let has_snapshot = events >= every;
+        let history = Self { log: EventLog::new(client, "/bench"), id, events, bucket, has_snapshot };
         let deposits = |versions: RangeInclusive<usize>| {
             versions.map(move |version| raw::deposit_message(&raw::deposit(account)?, version as u64))
         };
-        let written_at = if events < every { events } else { (events - every + 1).max(every) };
+        let written_at = if has_snapshot { (events - every + 1).max(every) } else { events };
         arena::store(&js, deposits(1..=written_at)).await?;
-        if events >= every {
+        if has_snapshot {
             history.log.store::<Account>().load(&history.id).await?;
-            history.snapshot = Some(eventually(PATIENCE, || history.stored_snapshot()).await);
+            eventually(PATIENCE, || history.stored_snapshot()).await;
         }
         arena::store(&js, deposits(written_at + 1..=events)).await?;
         Ok(history)
     }
 
+    /// One after the other and not in turn: a server that has just read a long history is busy with what that left.
     async fn measure(&self, times: usize) -> Result<Point> {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for _ in 0..times {
+            with.push(self.load().await?);
+        }
+        for _ in 0..times {
             self.bucket.stream.purge().await?;
             without.push(self.load().await?);
-            if let Some(snapshot) = &self.snapshot {
-                // That load has written a new one.
+            if self.has_snapshot {
+                // That load has written a new one: not while the next one runs.
                 eventually(PATIENCE, || self.stored_snapshot()).await;
-                self.bucket.put(self.key(), snapshot.clone()).await?;
             }
-            with.push(self.load().await?);
         }
         Ok(Point { events: self.events, with: median(with), without: median(without) })
     }
