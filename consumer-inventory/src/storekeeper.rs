@@ -37,10 +37,7 @@ impl Storekeeper {
     ) -> Result<Executed<Stock>, ExecuteError<StockRejection>> {
         let warehouse = self.warehouse.clone();
         let command = StockCommand::Receive { warehouse, product_id, quantity };
-        match at {
-            Some(version) => self.stock.execute_at(&self.warehouse, version, &command, cause).await,
-            None => self.stock.execute(&self.warehouse, &command, cause).await,
-        }
+        self.stock.execute_at(&self.warehouse, at, &command, cause).await
     }
 
     /// A refusal will be the same next time; anything else may pass.

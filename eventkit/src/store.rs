@@ -151,15 +151,16 @@ impl<A: Aggregate> EventStore<A> {
         self.run(id, None, command, cause).await.inspect(|executed| self.note_written(executed))
     }
 
-    /// The same, only if the entity is at `version` (0: only if it does not exist).
+    /// The same, only if the entity is at `version` (0: only if it does not exist). [`None`], as where a request has no
+    /// `If-Match`, is any version.
     pub async fn execute_at(
         &self,
         id: &EntityId,
-        version: u64,
+        version: impl Into<Option<u64>>,
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        self.run(id, Some(version), command, cause).await.inspect(|executed| self.note_written(executed))
+        self.run(id, version.into(), command, cause).await.inspect(|executed| self.note_written(executed))
     }
 
     /// Reads of this process include what it has written: see [`crate::ReadModel::at`].

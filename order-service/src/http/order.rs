@@ -431,10 +431,7 @@ async fn execute(
     command: &OrderCommand,
     cause: &Cause,
 ) -> Result<Written<OrderBody>, Problem> {
-    let executed = match version {
-        None => api.orders.execute(id, command, cause).await,
-        Some(version) => api.orders.execute_at(id, version, command, cause).await,
-    };
+    let executed = api.orders.execute_at(id, version, command, cause).await;
     let executed = executed.or_problem(|reason| refusal(id, &reason))?;
     let body = OrderBody::new(&executed.state, executed.version).ok_or_else(|| unknown(id))?;
     Ok(Written { status: StatusCode::OK, version: executed.version, sequence: executed.sequence, body })

@@ -253,10 +253,7 @@ async fn execute(
     command: &UserCommand,
     cause: &Cause,
 ) -> Result<Written<UserBody>, Problem> {
-    let executed = match version {
-        None => api.users.execute(id, command, cause).await,
-        Some(version) => api.users.execute_at(id, version, command, cause).await,
-    };
+    let executed = api.users.execute_at(id, version, command, cause).await;
     let executed = executed.or_problem(|reason| refusal(id, &reason))?;
     let body = UserBody::of(&executed.state, executed.version).ok_or_else(|| unknown(id))?;
     Ok(Written { status: StatusCode::OK, version: executed.version, sequence: executed.sequence, body })

@@ -232,10 +232,7 @@ pub(super) async fn change(
     Body(request): Body<AccountRequest>,
 ) -> Result<Written<AccountBody>, Problem> {
     let command = command(&api, &id, request).await?;
-    let executed = match version {
-        None => api.accounts.execute(&id, &command, &cause).await,
-        Some(version) => api.accounts.execute_at(&id, version, &command, &cause).await,
-    };
+    let executed = api.accounts.execute_at(&id, version, &command, &cause).await;
     let executed = executed.or_problem(|reason| refusal(&reason))?;
     let ledger = executed.state.ledger().ok_or_else(|| unknown(&id))?;
     let opened = matches!(command, AccountCommand::Open { .. });
