@@ -26,6 +26,7 @@ async fn no_service_answers_what_its_document_does_not_say() {
         command.args(["--checks", "all", "--exclude-checks", "positive_data_acceptance"]);
         command.args(["--max-examples", &examples, "--seed", "1", "--continue-on-failure"]);
         command.args(["--no-color", "--warnings", "off", "--generation-database", "none"]);
+        command.args(["--suppress-health-check", "all"]); // a busy machine is no failure
         command.env("PYTHONPATH", &path).env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
         command.current_dir(scratch.path()).kill_on_drop(true); // it leaves notes where it runs
         async move {
