@@ -3,9 +3,9 @@
 //! Stored is published: there is no second write. See docs/decisions for why the version is in the subject.
 
 mod history;
+mod hot;
 mod snapshot;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use self::history::History;
+use self::hot::Hot;
 use self::snapshot::Snapshots;
 use crate::log::{Ack, Outgoing, PublishFailure, StoreError, Stored};
 use crate::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet, Recorded, subject};
@@ -26,9 +27,6 @@ const MAX_CONFLICTS: u32 = 64;
 
 /// How many entities are kept in memory.
 const HOT: usize = 1024;
-
-/// How many of an entity's latest event ids are remembered, to recognise a command given again.
-const REMEMBERED: usize = 4096;
 
 /// How many versions are read at once to find the events of one decision.
 const DECISION: u64 = 8;
@@ -439,90 +437,6 @@ async fn catch_up<A: Aggregate>(
     }
     read.stored.remove(0);
     snapshot.with_all(read).map(Some)
-}
-
-/// An aggregate kept in memory, with what is remembered of its latest events.
-#[derive(Debug)]
-struct Hot<A> {
-    loaded: Loaded<A>,
-    /// Fingerprints of the latest events' ids, oldest first; the last one is that of the event at `loaded.version`.
-    recent: VecDeque<u32>,
-    /// The version of the latest snapshot that is known of.
-    snapshot_at: u64,
-    /// The first version after a hole at which a foreign message stands.
-    beyond: Option<u64>,
-}
-
-impl<A: Aggregate> Default for Hot<A> {
-    fn default() -> Self {
-        Self::from_snapshot(A::default(), 0, 0, VecDeque::new())
-    }
-}
-
-impl<A: Aggregate> Hot<A> {
-    fn from_snapshot(state: A, version: u64, sequence: u64, recent: VecDeque<u32>) -> Self {
-        Self { loaded: Loaded { state, version, sequence }, recent, snapshot_at: version, beyond: None }
-    }
-
-    /// The versions at which an event with that id may stand, latest first: nearly always none or one. The log tells.
-    fn perhaps_at(&self, id: &EventId) -> Vec<u64> {
-        let wanted = fingerprint(id);
-        let latest_first = (1..=self.loaded.version).rev().zip(self.recent.iter().rev());
-        latest_first.filter(|(_, found)| **found == wanted).map(|(version, _)| version).collect()
-    }
-
-    /// The same with what was read after it.
-    fn with_all(mut self, read: history::Read) -> Result<Self, StoreError> {
-        for stored in read.stored {
-            let recorded = stored.decode::<A::Event>()?;
-            self.loaded.state.apply(&recorded.event);
-            self.loaded.version = recorded.version;
-            self.loaded.sequence = recorded.sequence;
-            self.remember(&recorded.meta.id);
-        }
-        self.beyond = read.beyond;
-        Ok(self)
-    }
-
-    /// What a command led to that left the entity so.
-    fn executed(&self, events: Vec<A::Event>) -> Executed<A> {
-        let Loaded { state, version, sequence } = self.loaded.clone();
-        Executed { state, version, sequence, events, repeated: false }
-    }
-
-    /// Whether nothing stands where so many events would come.
-    fn check_room(&self, id: &EntityId, events: u64) -> Result<(), StoreError> {
-        let version = self.loaded.version;
-        match self.beyond {
-            Some(found) if found <= version + events => {
-                let id = id.clone();
-                Err(StoreError::Blocked { entity: A::ENTITY, id, expected: version + 1, found })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn after(mut self, events: &[A::Event], ids: &[EventId], sequence: u64) -> Self {
-        for (event, id) in events.iter().zip(ids) {
-            self.loaded.state.apply(event);
-            self.loaded.version += 1;
-            self.remember(id);
-        }
-        self.loaded.sequence = sequence;
-        self
-    }
-
-    fn remember(&mut self, id: &EventId) {
-        if self.recent.len() == REMEMBERED {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(fingerprint(id));
-    }
-}
-
-/// FNV-1a, 32 bits. It stands in snapshots; two ids with the same one cost a read.
-fn fingerprint(id: &EventId) -> u32 {
-    id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Waits a little, at random, longer the more often it was called for: up to a quarter of a second.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
-use super::Hot;
+use super::hot::{Hot, REMEMBERED};
 use crate::log::{Outgoing, StoreError};
 use crate::provision::SNAPSHOTS;
 use crate::{Aggregate, EntityId, EventLog};
@@ -30,7 +30,7 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// commands are remembered.
 const BLOCK: u64 = 512;
 const BLOCKS: u64 = 10;
-const _: () = assert!(BLOCK * (BLOCKS - 2) >= super::REMEMBERED as u64);
+const _: () = assert!(BLOCK * (BLOCKS - 2) >= REMEMBERED as u64);
 
 /// Writes the snapshots of one kind of aggregate.
 #[derive(Debug, Default, Clone)]
@@ -170,8 +170,7 @@ fn read<A: Aggregate>(id: &EntityId, payload: &[u8]) -> Result<Hot<A>, String> {
     if document.state_version != A::STATE_VERSION {
         return Err(format!("state version {}, here {}", document.state_version, A::STATE_VERSION));
     }
-    if document.version == 0 || document.recent.len() as u64 > document.version.min(super::REMEMBERED as u64)
-    {
+    if document.version == 0 || document.recent.len() as u64 > document.version.min(REMEMBERED as u64) {
         return Err("it contradicts itself".to_owned());
     }
     let state = serde_json::from_str(document.state.get()).map_err(|error| format!("the state: {error}"))?;
