@@ -96,14 +96,8 @@ impl Service {
     pub async fn start<S: Args>(info: ServiceInfo, catalog: Catalog) -> anyhow::Result<(Self, S)> {
         let CommandLine { common: settings, own, command } = CommandLine::<S>::read(info);
         match command {
-            Some(Command::Healthcheck) => {
-                server::ask_ready(settings.http_addr).await?;
-                std::process::exit(0);
-            }
-            Some(Command::Rebuild { name }) => {
-                rebuild(&settings.data_dir, name.as_deref())?;
-                std::process::exit(0);
-            }
+            Some(Command::Healthcheck) => end(server::ask_ready(settings.http_addr).await),
+            Some(Command::Rebuild { name }) => end(rebuild(&settings.data_dir, name.as_deref())),
             None => {}
         }
         telemetry::start_logging(&settings.log, settings.log_format)?;
@@ -299,6 +293,13 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("info", &self.info).finish_non_exhaustive()
     }
+}
+
+/// Ends a subcommand's process. A failure is told without a backtrace, which says nothing about what to do.
+fn end(outcome: anyhow::Result<()>) -> ! {
+    let Err(error) = outcome else { std::process::exit(0) };
+    drop(writeln!(std::io::stderr(), "error: {error:#}"));
+    std::process::exit(1)
 }
 
 /// The `rebuild` subcommand: deletes read models. A service that runs notices, and goes on serving what it has until the

@@ -18,9 +18,9 @@ pub fn test(workspace: &Workspace, only: &[String]) -> Result<()> {
     run(&["build", "--workspace", "--all-features", "--bins", "--tests"], &[])?;
     if has_subcommand("nextest") {
         run(&["nextest", "run", "--workspace", "--all-features", "--no-tests=pass"], only)?;
-        run(&["test", "--workspace", "--all-features", "--doc", "--quiet"], only)
+        run(&["test", "--workspace", "--all-features", "--doc", "--quiet", "--"], only)
     } else {
-        run(&["test", "--workspace", "--all-features"], only)
+        run(&["test", "--workspace", "--all-features", "--"], only)
     }
 }
 

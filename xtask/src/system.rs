@@ -1,7 +1,7 @@
 //! The whole system as processes: nats-server and every service.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -188,14 +188,17 @@ impl System {
     /// What runs where, for people.
     pub fn table(&self) -> Result<String> {
         let mut table = String::new();
+        let names = self.workspace.services.iter().map(|service| service.name.len());
+        let width = names.max().unwrap_or_default() + 1;
         for service in &self.workspace.services {
             let ServiceSpec { name, description, .. } = service;
-            writeln!(table, "  {name:<19} {:<23} {description}", self.url(name)?)?;
+            writeln!(table, "  {name:<width$} {:<23} {description}", self.url(name)?)?;
         }
         let monitoring = self.monitoring_url().map(|url| format!("monitoring on {url}")).unwrap_or_default();
-        writeln!(table, "  {:<19} {:<23} {monitoring}", "NATS", self.nats_url())?;
-        writeln!(table, "  {:<19} {}", "data", self.options.data_dir.display())?;
-        write!(table, "  {:<19} {}", "logs", self.output().dir.display())?;
+        let nats = format!("  {:<width$} {:<23} {monitoring}", "NATS", self.nats_url());
+        writeln!(table, "{}", nats.trim_end())?;
+        writeln!(table, "  {:<width$} {}", "data", self.options.data_dir.display())?;
+        write!(table, "  {:<width$} {}", "logs", self.output().dir.display())?;
         Ok(table)
     }
 
@@ -278,7 +281,11 @@ fn lock(data_dir: &Path) -> Result<File> {
     let made = || format!("creating {}", data_dir.display());
     fs::create_dir_all(data_dir).with_context(made)?;
     let lock = File::create(data_dir.join(".lock")).with_context(made)?;
-    let taken = || format!("{} is in use by another system; another one with --data-dir", data_dir.display());
-    lock.try_lock().with_context(taken)?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            bail!("{} is in use by another system; another one with --data-dir", data_dir.display())
+        }
+        locked => locked.with_context(|| format!("locking {}", data_dir.display()))?,
+    }
     Ok(lock)
 }

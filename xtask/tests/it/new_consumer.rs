@@ -8,33 +8,37 @@ use std::time::Duration;
 use eventkit::testing::eventually;
 use xtask::{Options, PortLease, Ports, System, Workspace};
 
+/// Nobody's name: the test passes also where consumers have been added.
+const NAME: &str = "consumer-trial-run";
+
 const ORDER: &str = include_str!("../../../common/tests/golden/order.placed.v2.json");
 
 #[tokio::test]
 async fn a_new_consumer_is_one_command() {
     let original = Workspace::find().unwrap();
     let copy = Copy::of(&original);
-    let command = ["new-consumer", "fraud", "--on", "order.placed,payment.processed"];
+    let command = ["new-consumer", "trial-run", "--on", "order.placed,payment.processed"];
     run(&copy.workspace(), env!("CARGO_BIN_EXE_xtask"), &command);
 
     let mut workspace = copy.workspace();
-    assert_eq!(workspace.service("consumer-fraud").unwrap().port, 8087);
-    let main = fs::read_to_string(copy.tree.join("consumer-fraud/src/main.rs")).unwrap();
+    let last_port = original.services.iter().map(|service| service.port).max().unwrap();
+    assert_eq!(workspace.service(NAME).unwrap().port, last_port + 1);
+    let main = fs::read_to_string(copy.tree.join(NAME).join("src/main.rs")).unwrap();
     assert!(main.lines().count() <= 20, "main.rs has grown:\n{main}");
     let compose = fs::read_to_string(copy.tree.join("docker-compose.yml")).unwrap();
-    assert!(compose.contains("\n  consumer-fraud:\n    <<: *service\n"), "{compose}");
-    assert!(compose.ends_with("\n  consumer-fraud:\n"), "no volume for it:\n{compose}");
+    assert!(compose.contains(&format!("\n  {NAME}:\n    <<: *service\n")), "{compose}");
+    assert!(compose.ends_with(&format!("\n  {NAME}:\n")), "no volume for it:\n{compose}");
     // What was written is formatted, passes the lints, and its own test passes.
-    run(&workspace, "cargo", &["fmt", "--package", "consumer-fraud", "--check"]);
+    run(&workspace, "cargo", &["fmt", "--package", NAME, "--check"]);
     run(
         &workspace,
         "cargo",
-        &["clippy", "--locked", "-p", "consumer-fraud", "--no-deps", "--all-targets", "--", "-D", "warnings"],
+        &["clippy", "--locked", "-p", NAME, "--no-deps", "--all-targets", "--", "-D", "warnings"],
     );
-    run(&workspace, "cargo", &["test", "--locked", "-p", "consumer-fraud"]);
+    run(&workspace, "cargo", &["test", "--locked", "-p", NAME]);
 
     // The same code as `cargo xtask up`, for the new service alone.
-    workspace.services.retain(|service| service.name == "consumer-fraud");
+    workspace.services.retain(|service| service.name == NAME);
     workspace.build_services().unwrap();
     let lease = PortLease::take(&workspace).unwrap();
     let data_dir = copy.tree.join("data");
@@ -46,14 +50,13 @@ async fn a_new_consumer_is_one_command() {
 
     let handled = async || {
         let stream = jetstream.get_stream_no_info("EVENTS").await.ok()?;
-        let consumer: async_nats::jetstream::consumer::PullConsumer =
-            stream.get_consumer("consumer-fraud").await.ok()?;
+        let consumer: async_nats::jetstream::consumer::PullConsumer = stream.get_consumer(NAME).await.ok()?;
         let info = consumer.cached_info();
         (info.ack_floor.stream_sequence == 1 && info.num_pending == 0).then_some(())
     };
     eventually(Duration::from_secs(20), handled).await;
     system.stop().await.unwrap();
-    let log = fs::read_to_string(copy.tree.join("data/logs/consumer-fraud.log")).unwrap();
+    let log = fs::read_to_string(copy.tree.join("data/logs").join(format!("{NAME}.log"))).unwrap();
     assert!(
         log.contains("01890a5d-ac96-774b-bcce-b302099a0004"),
         "the handler did not say what it handled:\n{log}"
