@@ -2,11 +2,12 @@
 #
 # Everything is compiled in stages that do not depend on BIN, so all images together cost one build. Needs no BuildKit.
 
-# The manifests alone, with an empty crate behind each: their content changes with the dependencies and not with the code.
+# The manifests and what is vendored, with an empty crate behind each: they change with the dependencies and not with the
+# code.
 FROM rust:1.95-bookworm AS manifests
 WORKDIR /shop
 COPY . .
-RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path './vendor/*' -delete \
     && find . -mindepth 1 -type d -empty -delete \
     && for manifest in */Cargo.toml; do \
         mkdir -p "${manifest%/*}/src" && echo '//! Empty.' > "${manifest%/*}/src/lib.rs"; \
@@ -23,7 +24,7 @@ RUN cargo build --release --locked --workspace --exclude xtask --exclude bench -
 
 # The shop's own crates. `touch`, because cargo goes by time and these files are older than the empty crates just built.
 COPY . .
-RUN find . -name '*.rs' -not -path './target/*' -exec touch {} + \
+RUN find . -name '*.rs' -not -path './target/*' -not -path './vendor/*' -exec touch {} + \
     && cargo build --release --locked --workspace --exclude xtask --exclude bench --exclude e2e --bins \
     && mkdir -p /out/data \
     && find target/release -maxdepth 1 -type f -executable -exec cp {} /out/ \;

@@ -21,3 +21,4 @@ mod publisher;
 mod snapshot;
 mod store;
 mod toy;
+mod wire;
