@@ -823,8 +823,11 @@ fn read_headers(block: &[u8]) -> (HeaderMap, Option<StatusCode>, Option<String>)
             value.push_str(more);
         }
         value.truncate(value.trim_end().len());
+        if value.contains('\r') {
+            value = value.replace('\r', " ");
+        }
         if let Ok(name) = HeaderName::from_str(name) {
-            headers.append(name, value.replace(['\r', '\n'], " ").into_header_value());
+            headers.append(name, value.into_header_value());
         }
     }
     (headers, status, description)
