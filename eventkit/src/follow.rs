@@ -1,6 +1,7 @@
 //! [`Follower`]: a stream read in order from some sequence on, for ever, without acks and without gaps.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -44,7 +45,8 @@ pub struct Follower {
     source: Option<Source>,
     /// Whether the caller was told that it has everything, since the source was opened.
     told_caught_up: bool,
-    failures: u32,
+    /// How often it failed in a row.
+    failures: Arc<AtomicU32>,
     /// How often a source was opened.
     opens: u64,
 }
@@ -99,9 +101,14 @@ impl Follower {
             next_sequence: from_sequence.max(1),
             source: None,
             told_caught_up: false,
-            failures: 0,
+            failures: Arc::default(),
             opens: 0,
         }
+    }
+
+    /// The same, with its failures in a row counted where somebody else sees them too.
+    pub(crate) fn counting_failures(self, failures: Arc<AtomicU32>) -> Self {
+        Self { failures, ..self }
     }
 
     /// The next message, or the news that there is none at the moment. Waits as long as it takes: a server that is
@@ -111,7 +118,7 @@ impl Follower {
             self.opened().await;
             match self.try_next().await {
                 Ok(followed) => {
-                    self.failures = 0;
+                    self.failures.store(0, Ordering::Relaxed);
                     return followed;
                 }
                 Err(error) => self.pause_after(&error).await,
@@ -216,9 +223,9 @@ impl Follower {
 
     async fn pause_after(&mut self, error: &anyhow::Error) {
         self.source = None;
-        self.failures = self.failures.saturating_add(1);
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("eventkit_follower_restarts_total", "stream" => self.stream.clone()).increment(1);
-        let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
+        let pause = RETRY_MIN.saturating_mul(2 << failures.min(16)).min(RETRY_MAX);
         let pause = pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5));
         warn!(
             stream.name = self.stream,

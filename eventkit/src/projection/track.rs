@@ -1,7 +1,7 @@
 //! One file on its way: a follower that reads and decodes, the thread that writes, and how far they have come.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ use crate::follow::{Followed, FollowedMessage, Follower};
 const MAX_BATCH: usize = 1_000;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// After how many failures in a row, some five seconds, it is told that the stream cannot be followed.
+const STUCK: u32 = 8;
+
 /// One server's answer about one message is awaited this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,8 @@ pub(crate) struct Progress {
     /// How many messages the server had left after the last one received.
     pending: AtomicU64,
     trouble: Mutex<Option<String>>,
+    /// How often following the stream has failed in a row.
+    failures: Arc<AtomicU32>,
 }
 
 impl Progress {
@@ -57,6 +62,7 @@ impl Progress {
             applied: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             trouble: Mutex::default(),
+            failures: Arc::default(),
         };
         if serving {
             progress.serve();
@@ -110,7 +116,11 @@ impl Progress {
     }
 
     pub(crate) fn what_is_wrong(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let failures = self.failures.load(Ordering::Relaxed);
+        let stuck = (failures >= STUCK).then(|| {
+            format!("its stream could not be followed, {failures} times in a row; the log says why")
+        });
+        stuck.or_else(|| self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -273,7 +283,8 @@ impl<P: Projection> Follow<P> {
     async fn run(mut self) -> Option<TrackEnd> {
         let stream = <P::Event as FromStream>::STREAM;
         let mut follower =
-            Follower::new(self.client.clone(), stream, P::Event::filters(), self.last.sequence + 1);
+            Follower::new(self.client.clone(), stream, P::Event::filters(), self.last.sequence + 1)
+                .counting_failures(Arc::clone(&self.progress.failures));
         let (mut batch, mut bytes, mut opened) = (Vec::new(), 0, 0);
         loop {
             if batch.is_empty() {

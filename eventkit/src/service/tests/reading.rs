@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::*;
 use crate::http::{History, HistoryRequest};
 use crate::projection::{Seen, Tables};
+use crate::subject::EVENTS;
 use crate::{Aggregate, Cause, EntityId, EventId, EventSet, EventStore, Recorded};
 
 crate::events! {
@@ -42,7 +43,7 @@ async fn tick(clocks: &EventStore<Clock>, clock: &str) {
 /// How often each clock has ticked. It takes nothing in while the test holds its gate, of which each test has its own.
 struct Ticks<const GATE: usize>;
 
-static GATES: [Mutex<()>; 2] = [const { Mutex::const_new(()) }; 2];
+static GATES: [Mutex<()>; 3] = [const { Mutex::const_new(()) }; 3];
 
 impl<const GATE: usize> Projection for Ticks<GATE> {
     const NAME: &'static str = "ticks";
@@ -159,6 +160,22 @@ async fn a_read_model_is_rebuilt_while_the_service_runs_and_serves() {
     assert_eq!(see(toy.addr, "/ticks").await.unwrap(), (200, r#"[["a",3]]"#.into()));
     toy.signals.send("SIGTERM").await.unwrap();
     toy.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_model_whose_stream_cannot_be_followed_is_not_ready() {
+    let nats = NatsServer::start().await;
+    ticked(&nats).await;
+    let directory = TempDir::new().unwrap();
+    let toy = counting::<2>(&nats, &directory).await;
+    toy.becomes_ready().await;
+    let client = nats.client().await;
+    async_nats::jetstream::new(client.clone()).delete_stream(EVENTS).await.unwrap();
+    assert_eq!(says(&toy, "could not be followed").await, 503);
+    tick(&ticked(&nats).await, "a").await;
+    toy.becomes_ready().await;
+    eventually(PATIENCE, || async { (see(toy.addr, "/ticks").await?.1 == r#"[["a",3]]"#).then_some(()) })
+        .await;
 }
 
 /// What clients see of an event.
