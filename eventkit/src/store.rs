@@ -422,8 +422,8 @@ async fn decision_at<E: EventSet>(
     }
 }
 
-/// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, so
-/// it is of another log.
+/// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, or
+/// another one, so it is of another log.
 async fn catch_up<A: Aggregate>(
     history: History<'_>,
     snapshot: Hot<A>,
@@ -431,7 +431,9 @@ async fn catch_up<A: Aggregate>(
 ) -> Result<Option<Hot<A>>, StoreError> {
     let Loaded { version: at, sequence, .. } = snapshot.loaded;
     let mut read = history.versions(at, version).await?;
-    if read.stored.first().is_none_or(|last| last.sequence != sequence) {
+    let last = read.stored.first().filter(|last| last.sequence == sequence);
+    let last = last.and_then(|last| last.decode::<A::Event>().ok());
+    if last.is_none_or(|last| !snapshot.may_end_with(&last.meta.id)) {
         snapshot::discarded::<A>(history.id, "the log does not hold its last event where it says");
         return Ok(None);
     }

@@ -40,6 +40,11 @@ impl<A: Aggregate> Hot<A> {
         latest_first.filter(|(_, found)| **found == wanted).map(|(version, _)| version).collect()
     }
 
+    /// Whether the event at its version may be this one. Where nothing is remembered, nothing speaks against it.
+    pub(super) fn may_end_with(&self, id: &EventId) -> bool {
+        self.recent.back().is_none_or(|last| *last == fingerprint(id))
+    }
+
     /// The same with what was read after it.
     pub(super) fn with_all(mut self, read: Read) -> Result<Self, StoreError> {
         for stored in read.stored {

@@ -86,6 +86,14 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
         wrong[field] = value;
         wrong.to_string()
     };
+    // As long as it must be, and ending as it must.
+    let recent = |len: usize| json!(vec![&good["recent"][99]; len]);
+    let at = |version: usize| {
+        let mut wrong = good.clone();
+        wrong["version"] = json!(version);
+        wrong["recent"] = recent(version.min(4096));
+        wrong.to_string()
+    };
     for wrong in [
         String::new(), // deleted, as the `nats` command does it
         "not JSON".to_owned(),
@@ -95,10 +103,13 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
         with("state_version", json!(2)),
         with("state", json!("bright")),
         with("version", json!(0)),
-        with("version", json!(99)),        // of another event than its sequence says
-        with("version", json!(1_000_000)), // ahead of the log
+        at(99),        // of another event than its sequence says
+        at(1_000_000), // ahead of the log
         with("sequence", json!(1_000_000)),
-        with("recent", json!(vec![1; 101])),
+        with("recent", json!([])),
+        with("recent", recent(99)),
+        with("recent", recent(101)),
+        with("recent", json!(vec![1; 100])), // ends with another event than the log has there
     ] {
         overwrite(&client, &wrong).await;
         let loaded = log.store::<Lamp>().load(&id("a")).await.unwrap();
