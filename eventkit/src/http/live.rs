@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::history::HistoryEntry;
 use super::problem::Problem;
+use super::write::version_of;
 use crate::subject::{self, EventSubject};
 use crate::{Aggregate, EntityId, EventStore, StoreError};
 
@@ -64,12 +65,14 @@ impl<S: Send + Sync> FromRequestParts<S> for HistoryRequest {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let after = match parts.headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse())
-        {
-            None => 0,
-            Some(Ok(after)) => after,
-            Some(Err(_)) => return Err(Problem::bad_request("Last-Event-ID must be the id of an event: 3")),
+        let mut ids = parts.headers.get_all("last-event-id").iter();
+        let after = match (ids.next(), ids.next()) {
+            (None, _) => Some(0),
+            (Some(id), None) => id.to_str().ok().and_then(version_of),
+            (Some(_), Some(_)) => None,
         };
+        let after =
+            after.ok_or_else(|| Problem::bad_request("Last-Event-ID must be the id of one event: 3"))?;
         let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         let mut kinds = accepted.flat_map(|accept| accept.split(',')).map(|kind| kind.split(';').next());
         if !kinds.any(|kind| kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))) {
@@ -189,7 +192,7 @@ impl<A: Aggregate, T: From<A::Event> + Serialize> Live<A, T> {
                     Err(_) => {}
                 }
             }
-            match self.store.history_from(&self.id, self.last + 1).await {
+            match self.store.history_from(&self.id, self.last.saturating_add(1)).await {
                 Ok(more) if more.is_empty() => {}
                 Ok(more) => {
                     self.ready.extend(more.into_iter().map(HistoryEntry::from));

@@ -85,13 +85,25 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(tag) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
-        let version = || tag.to_str().ok()?.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok();
-        match version() {
-            Some(version) => Ok(Self(Some(version))),
-            None => Err(Problem::bad_request(r#"If-Match must be one version in quotes, as in ETag: "3""#)),
-        }
+        let mut tags = parts.headers.get_all(header::IF_MATCH).iter();
+        let version = match (tags.next(), tags.next()) {
+            (None, _) => return Ok(Self(None)),
+            (Some(tag), None) => tag.to_str().ok().and_then(tagged),
+            (Some(_), Some(_)) => None,
+        };
+        let wrong = || Problem::bad_request(r#"If-Match must be one version in quotes, as in ETag: "3""#);
+        version.map(|version| Self(Some(version))).ok_or_else(wrong)
     }
+}
+
+fn tagged(tag: &str) -> Option<u64> {
+    version_of(tag.strip_prefix('"')?.strip_suffix('"')?)
+}
+
+/// A version in a header, `^[0-9]{1,18}$` as the documents say. (A number's own parser would take `+4`.)
+pub(super) fn version_of(digits: &str) -> Option<u64> {
+    let legal = (1..=18).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    legal.then(|| digits.parse().ok())?
 }
 
 /// The answer to a write: the body, the entity's version as `ETag`, and the log position as `Event-Sequence`, which a

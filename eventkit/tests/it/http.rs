@@ -101,9 +101,15 @@ async fn a_bad_key_is_refused() {
         write(&[("idempotency-key", key)], GOOD).await.is_problem(400, "bad-request");
     }
     write(&[("idempotency-key", "a"), ("idempotency-key", "b")], GOOD).await.is_problem(400, "bad-request");
-    for tag in ["3", "W/\"3\"", "\"x\"", "*"] {
+}
+
+#[tokio::test]
+async fn a_bad_tag_is_refused() {
+    let long = format!("\"{}\"", "1".repeat(19));
+    for tag in ["", "3", "W/\"3\"", "\"x\"", "*", "\"", "\"\"", "\"+4\"", "\"-4\"", "\"3\", \"4\"", &long] {
         write(&[("if-match", tag)], GOOD).await.is_problem(400, "bad-request");
     }
+    write(&[("if-match", "\"2\""), ("if-match", "\"2\"")], GOOD).await.is_problem(400, "bad-request");
 }
 
 #[tokio::test]

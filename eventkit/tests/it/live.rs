@@ -217,8 +217,12 @@ async fn what_never_happened_and_what_is_no_version_is_refused() {
     };
     assert_eq!(status("a", "0").await, StatusCode::NOT_FOUND);
     hall.fit("a").await;
-    for bad in ["x", "-1", ""] {
+    for bad in ["x", "-1", "+1", "", "18446744073709551615", "1000000000000000000"] {
         assert_eq!(status("a", bad).await, StatusCode::BAD_REQUEST, "{bad}");
     }
-    assert_eq!(status("a", "0").await, StatusCode::OK);
+    let twice = [("last-event-id", "1"), ("last-event-id", "1")];
+    assert_eq!(hall.ask("a", &twice).await.status(), StatusCode::BAD_REQUEST);
+    for good in ["0", "999999999999999999"] {
+        assert_eq!(status("a", good).await, StatusCode::OK, "{good}");
+    }
 }
