@@ -1,6 +1,6 @@
 //! Trace context (W3C Recommendation, level 1): taken from a request, kept on every message that it leads to.
 
-use async_nats::header::{HeaderMap, HeaderValue};
+use async_nats::header::HeaderMap;
 
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
@@ -38,16 +38,34 @@ impl TraceContext {
 
     /// What the headers of a message say.
     pub(crate) fn of(headers: Option<&HeaderMap>) -> Option<Self> {
-        let headers = headers?;
-        Self::new(headers.get(PARENT)?.as_str(), headers.get(STATE).map(HeaderValue::as_str))
+        let headers = headers?.iter();
+        Self::of_headers(headers.flat_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(move |value| (name, value.as_str()))
+        }))
     }
 
-    /// The same of an HTTP request; `tracestate` may stand there several times.
+    /// What the headers of an HTTP request say.
     pub(crate) fn of_request(headers: &axum::http::HeaderMap) -> Option<Self> {
-        let mut parents = headers.get_all(PARENT).iter();
-        let (parent, None) = (parents.next()?, parents.next()) else { return None };
-        let states: Vec<_> = headers.get_all(STATE).iter().filter_map(|state| state.to_str().ok()).collect();
-        Self::new(parent.to_str().ok()?, Some(&states.join(",")))
+        // What is no text is no trace and no state, but stands there.
+        Self::of_headers(
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default())),
+        )
+    }
+
+    /// Names in whatever case, for NATS keeps it. A second `traceparent` leaves none; `tracestate` may stand there several
+    /// times.
+    fn of_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let (mut parents, mut states) = (Vec::new(), Vec::new());
+        for (name, value) in headers {
+            if name.eq_ignore_ascii_case(PARENT) {
+                parents.push(value);
+            } else if name.eq_ignore_ascii_case(STATE) && !value.is_empty() {
+                states.push(value);
+            }
+        }
+        let [parent] = parents[..] else { return None };
+        Self::new(parent, Some(&states.join(",")))
     }
 
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
@@ -111,6 +129,37 @@ mod tests {
         for (state, kept) in [("a=1,b=2", true), ("", false), ("a\nb", false), (&"a".repeat(513), false)] {
             let trace = TraceContext::new(PARENT, Some(state)).unwrap();
             assert_eq!(trace.state(), kept.then_some(state));
+        }
+    }
+
+    /// The same headers, on a message and on a request.
+    fn of_both(headers: &[(&str, &str)]) -> [Option<TraceContext>; 2] {
+        let (mut message, mut request) = (HeaderMap::new(), axum::http::HeaderMap::new());
+        for (name, value) in headers {
+            message.append(*name, *value);
+            let name: axum::http::HeaderName = name.parse().unwrap();
+            request.append(name, value.parse().unwrap());
+        }
+        [TraceContext::of(Some(&message)), TraceContext::of_request(&request)]
+    }
+
+    #[test]
+    fn a_message_and_a_request_are_read_by_the_same_rules() {
+        let trace = |state| TraceContext::new(PARENT, state);
+        for (headers, expected) in [
+            (&[("traceparent", PARENT)][..], trace(None)),
+            (&[("Traceparent", PARENT), ("TRACESTATE", "a=1")], trace(Some("a=1"))),
+            (
+                &[("tracestate", "a=1"), ("traceparent", PARENT), ("tracestate", "b=2")],
+                trace(Some("a=1,b=2")),
+            ),
+            (&[("traceparent", PARENT), ("tracestate", ""), ("tracestate", "b=2")], trace(Some("b=2"))),
+            (&[("traceparent", PARENT), ("traceparent", PARENT)], None),
+            (&[("traceparent", PARENT), ("TraceParent", PARENT)], None),
+            (&[("tracestate", "a=1")], None),
+            (&[], None),
+        ] {
+            assert_eq!(of_both(headers), [expected.clone(), expected], "{headers:?}");
         }
     }
 }
