@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
@@ -61,7 +62,9 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestCause {
 }
 
 fn keyed(parts: &Parts, key: &str) -> Cause {
-    let name = format!("{} {}\n{key}", parts.method, parts.uri.path());
+    // As routes see it: `/accounts/%6cate` is `/accounts/late`.
+    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy();
+    let name = format!("{} {path}\n{key}", parts.method);
     let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
     let body = parts.extensions.get::<WholeBody>().map_or(&[][..], |WholeBody(body)| body);
     Cause::request(id.into()).recorded_as(Uuid::new_v5(&id, body).into())

@@ -51,6 +51,10 @@ fn routes() -> Routes {
             .route("/lamps", post(light).get(list))
             .route("/lamps/{id}", get(|Path(id): Path<EntityId>| async move { id.to_string() }))
             .route("/new", post(|cause: RequestCause| async move { cause.derive_entity_id().to_string() }))
+            .route(
+                "/lamps/{id}/cause",
+                post(|RequestCause(cause): RequestCause| async move { cause.id().to_string() }),
+            )
             .route("/panics", get(panics))
             .route(
                 "/down",
@@ -92,6 +96,13 @@ async fn the_same_key_is_the_same_cause_and_no_key_never_is() {
     let created = async || ask(Method::POST, "/new", &keyed, "").await.text;
     assert_eq!(created().await, created().await);
     assert!(EntityId::new(created().await).is_ok());
+}
+
+#[tokio::test]
+async fn a_path_written_in_another_way_is_the_same_request() {
+    let cause = async |path: &str| ask(Method::POST, path, &[("idempotency-key", "k-1")], "").await.text;
+    assert_eq!(cause("/lamps/%6cate/cause").await, cause("/lamps/late/cause").await);
+    assert_ne!(cause("/lamps/early/cause").await, cause("/lamps/late/cause").await);
 }
 
 #[tokio::test]
