@@ -116,7 +116,8 @@ pub struct Behind {
 /// A read that brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The read model is being built and there is no older one. Try again later.
+    /// The read model is being built, or will be at once because its file is damaged, and there is no older one. Try again
+    /// later.
     #[error("the read model is being built")]
     Starting,
     /// Too many others read, for too long. Try again.
@@ -125,7 +126,7 @@ pub enum ReadError {
     /// The query took too long and was interrupted. A mistake in the program: it needs an index or a limit.
     #[error("the query took too long")]
     TooSlow,
-    /// The query is wrong, or the file is.
+    /// The query is wrong, or the machine fails.
     #[error("the read model cannot be read: {0:#}")]
     Failed(anyhow::Error),
 }

@@ -80,16 +80,20 @@ impl Pool {
         let mut connection = self.lend()?;
         let seen = see(&mut connection, read);
         self.file().idle.push(connection);
-        seen.map_err(|error| {
-            let from_before = self.file().origin == Origin::Before;
-            if is_damage(&error) || (from_before && is_unreadable(&error)) {
-                self.damaged.store(true, Ordering::Relaxed);
-            }
-            match error.sqlite_error_code() {
-                Some(ErrorCode::OperationInterrupted) => ReadError::TooSlow,
-                _ => ReadError::Failed(error.into()),
-            }
-        })
+        seen.map_err(|error| self.failure(error))
+    }
+
+    /// What the reader is told. A file that is at fault is built anew.
+    fn failure(&self, error: rusqlite::Error) -> ReadError {
+        let from_before = self.file().origin == Origin::Before;
+        if is_damage(&error) || (from_before && is_unreadable(&error)) {
+            self.damaged.store(true, Ordering::Relaxed);
+            return ReadError::Starting;
+        }
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => ReadError::TooSlow,
+            _ => ReadError::Failed(error.into()),
+        }
     }
 
     /// One that is idle. (A new one, where a read has panicked and taken its own along.)

@@ -42,6 +42,31 @@ async fn reports(health: &Health, said: impl Fn(&str) -> bool) {
     eventually(SOON, || async { said(&health.report().checks["model"].detail).then_some(()) }).await;
 }
 
+#[tokio::test]
+async fn a_file_overwritten_while_it_is_read_is_built_anew_and_readers_may_try_again() {
+    let (_server, _client, log) = server().await;
+    let dir = TempDir::new().unwrap();
+    fit(&log, "a", 60).await;
+    let model = ReadModel::<Usage<1>>::follow(&log, dir.path());
+    let sequence = light(&log, "a", "me").await;
+    model.at_least(sequence, SOON).await.unwrap();
+    let path = dir.path().join("usage.v1.sqlite");
+    let before = std::fs::metadata(&path).unwrap();
+    // In place, so that what is open is what is overwritten.
+    std::fs::write(&path, vec![0xa5; usize::try_from(before.len()).unwrap()]).unwrap();
+    let read = |tables: &Tables<'_>| tables.all("SELECT sequence FROM seen", [], |row| row.get::<_, u64>(0));
+    let first = model.read(read).await;
+    assert!(matches!(first, Err(ReadError::Starting)), "{first:?}");
+    let healed = eventually(SOON, || async {
+        match model.read(read).await {
+            Err(ReadError::Starting) => None,
+            read => Some(read),
+        }
+    });
+    assert_eq!(healed.await.unwrap().value, (1..=sequence).collect::<Vec<_>>());
+    assert_ne!(std::fs::metadata(&path).unwrap().ino(), before.ino());
+}
+
 /// Flips bytes of a file from an earlier run. What they mean is lost, and SQLite does not always notice.
 #[tokio::test]
 async fn a_value_that_cannot_be_read_any_more_has_the_file_built_anew() {
