@@ -307,7 +307,12 @@ pub(crate) fn delete(directory: &Path, name: Option<&str>) -> anyhow::Result<Vec
         let mut names: Vec<&str> = found.iter().map(|(projection, ..)| projection.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        bail!("there is no read model {name} in {}; there are: {}", directory.display(), names.join(", "));
+        let there = if names.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("there are: {}", names.join(", "))
+        };
+        bail!("there is no read model {name} in {}; {there}", directory.display());
     }
     wanted.into_iter().map(|(_, path, file)| remove(path).map(|()| file.clone())).collect()
 }
@@ -435,6 +440,8 @@ mod tests {
         assert_eq!(delete(dir.path(), None).unwrap().len(), 2);
         assert_eq!(left(&dir), ["a.lock", "a.v1.sqlite-wal", "mails", "notes.txt"]);
         assert!(delete(&dir.path().join("nowhere"), None).unwrap().is_empty());
+        let unknown = delete(dir.path(), Some("a")).unwrap_err().to_string();
+        assert!(unknown.ends_with("there are none"), "{unknown}");
     }
 
     #[test]
