@@ -63,10 +63,14 @@ impl<'a> EventSubject<'a> {
     }
 }
 
+/// The last version that there is. Anybody can write a larger number on a subject; no history comes near it, SQLite has
+/// a place for this one, and the version after it can be computed.
+pub(crate) const MAX_VERSION: u64 = i64::MAX.unsigned_abs();
+
 /// A version as it is written: `7`, never `07` or `+7`, which would be further subjects for the same version.
 fn version_of(token: &str) -> Option<u64> {
     let canonical = token == "0" || token.bytes().next().is_some_and(|first| matches!(first, b'1'..=b'9'));
-    token.parse().ok().filter(|_| canonical)
+    token.parse().ok().filter(|version| canonical && *version <= MAX_VERSION)
 }
 
 /// Whether an event of that type and entity may stand on `subject`: `<type>`, `<type>.<id>`, or `<type>.<id>.<version>`.
@@ -132,8 +136,21 @@ mod tests {
 
     #[test]
     fn a_version_is_written_in_one_way_only() {
-        for version in ["", "07", "00", "+7", "-1", "7 ", "18446744073709551616"] {
+        for version in ["", "07", "00", "+7", "-1", "7 "] {
             assert_eq!(EventSubject::parse(&format!("order.placed.o-1.{version}")), None, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_history_reaches_is_no_version() {
+        let id = EntityId::new("o-1").unwrap();
+        let last = event("order.placed", &id, MAX_VERSION);
+        assert_eq!(EventSubject::parse(&last).unwrap().version, MAX_VERSION);
+        assert!(holds(&last, "order.placed", &id));
+        for version in ["9223372036854775808", "18446744073709551615", "18446744073709551616"] {
+            let subject = format!("order.placed.o-1.{version}");
+            assert_eq!(EventSubject::parse(&subject), None, "{version}");
+            assert!(!holds(&subject, "order.placed", &id), "{version}");
         }
     }
 

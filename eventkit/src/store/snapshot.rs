@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::hot::{Hot, REMEMBERED};
 use crate::log::{Outgoing, StoreError};
 use crate::provision::SNAPSHOTS;
+use crate::subject::MAX_VERSION;
 use crate::{Aggregate, EntityId, EventLog};
 
 /// How many snapshots of one kind of aggregate are written at once. Past that one is left out; the next is soon due.
@@ -176,8 +177,8 @@ fn read<A: Aggregate>(id: &EntityId, payload: &[u8]) -> Result<Hot<A>, String> {
     if document.state_version != A::STATE_VERSION {
         return Err(format!("state version {}, here {}", document.state_version, A::STATE_VERSION));
     }
-    if document.version == 0 {
-        return Err("it contradicts itself".to_owned());
+    if !(1..=MAX_VERSION).contains(&document.version) {
+        return Err(format!("no entity is at version {}", document.version));
     }
     let state = serde_json::from_str(document.state.get()).map_err(|error| format!("the state: {error}"))?;
     let (version, sequence) = (document.version, document.sequence);

@@ -88,10 +88,10 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
     };
     // As long as it must be, and ending as it must.
     let recent = |len: usize| json!(vec![&good["recent"][99]; len]);
-    let at = |version: usize| {
+    let at = |version: u64| {
         let mut wrong = good.clone();
         wrong["version"] = json!(version);
-        wrong["recent"] = recent(version.min(4096));
+        wrong["recent"] = recent(usize::try_from(version).unwrap().min(4096));
         wrong.to_string()
     };
     for wrong in [
@@ -105,6 +105,8 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
         with("version", json!(0)),
         at(99),        // of another event than its sequence says
         at(1_000_000), // ahead of the log
+        at(1 << 63),   // no version
+        at(u64::MAX),
         with("sequence", json!(1_000_000)),
         with("recent", json!([])),
         with("recent", recent(99)),

@@ -249,6 +249,18 @@ async fn what_nobody_appended_is_left_out_of_a_history() {
 }
 
 #[tokio::test]
+async fn a_number_past_every_version_stands_in_no_history() {
+    let (_server, client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    for number in [u64::MAX, 1 << 63] {
+        forge(&client, &format!("lamp.lit.a.{number}"), &forged("lamp.lit", "a")).await;
+        assert!(store.history_from(&id("a"), number).await.unwrap().is_empty());
+        assert_eq!(store.load_at(&id("a"), number).await.unwrap().version, 1);
+    }
+}
+
+#[tokio::test]
 async fn a_command_survives_a_server_that_is_away_for_a_moment() {
     let mut server = NatsServer::start().await;
     let client = server.client().await;
