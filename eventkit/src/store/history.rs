@@ -110,7 +110,8 @@ impl History<'_> {
     }
 
     /// A message stored later on the very subject of an event hides it from a read of the last ones. It gives itself away
-    /// by standing later on the log than the versions after it; the event is the first message there.
+    /// by standing later on the log than the versions after it; the event is the first message there. (An event stands
+    /// there too where somebody stored the version after it too early.)
     async fn restore_overwritten(&self, read: &mut [Stored]) -> Result<(), StoreError> {
         let mut earliest = u64::MAX;
         let mut late = Vec::new();
@@ -121,8 +122,9 @@ impl History<'_> {
             earliest = earliest.min(stored.sequence);
         }
         for place in late {
-            self.leave_out(&read[place], read[place].version());
-            if let Some(first) = self.log.get_first(&read[place].subject).await? {
+            let first = self.log.get_first(&read[place].subject).await?;
+            if let Some(first) = first.filter(|first| first.sequence != read[place].sequence) {
+                self.leave_out(&read[place], first.version());
                 read[place] = first;
             }
         }

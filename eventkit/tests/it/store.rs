@@ -5,6 +5,7 @@ use async_nats::jetstream::stream::Config;
 use eventkit::testing::NatsServer;
 use eventkit::{Cause, EventLog, EventSet, ExecuteError, StoreError, provision};
 use futures::future::join_all;
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampRejection, cause, id};
 
@@ -246,6 +247,22 @@ async fn what_nobody_appended_is_left_out_of_a_history() {
         matches!(&corrupt, Err(ExecuteError::Store(StoreError::Corrupt { subject, .. })) if subject == "lamp.lit.a.5"),
         "{corrupt:?}"
     );
+}
+
+#[tokio::test]
+async fn an_event_before_one_that_was_stored_too_early_is_not_called_foreign() {
+    let (_server, client, log) = toy::server().await;
+    forge(&client, "lamp.lit.a.2", &forged("lamp.lit", "a")).await;
+    log.store::<Lamp>().execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counts = metrics::set_default_local_recorder(&recorder);
+    let foreign = || recorder.handle().render().contains("eventkit_foreign_messages_total");
+    for overwritten in [false, true] {
+        let loaded = log.store::<Lamp>().load(&id("a")).await.unwrap();
+        assert_eq!((loaded.version, loaded.state), (2, Lamp { watts: 60, lit: 1 }));
+        assert_eq!(foreign(), overwritten);
+        forge(&client, "lamp.fitted.a.1", "garbage").await;
+    }
 }
 
 #[tokio::test]
