@@ -47,8 +47,9 @@ async fn a_file_overwritten_while_it_is_read_is_built_anew_and_readers_may_try_a
     let (_server, _client, log) = server().await;
     let dir = TempDir::new().unwrap();
     fit(&log, "a", 60).await;
-    let model = ReadModel::<Usage<1>>::follow(&log, dir.path());
     let sequence = light(&log, "a", "me").await;
+    // All of it is in the file that is built: what comes later would be read from beside it.
+    let model = ReadModel::<Usage<1>>::follow(&log, dir.path());
     model.at_least(sequence, SOON).await.unwrap();
     let path = dir.path().join("usage.v1.sqlite");
     let before = std::fs::metadata(&path).unwrap();
