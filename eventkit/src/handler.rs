@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::{Event, Recorded};
+use crate::{Event, Recorded, StoreError};
 
 /// Reacts to one type of event. Implement it on one struct for as many event types as belong together.
 ///
@@ -11,7 +11,7 @@ use crate::{Event, Recorded};
 /// key of its own: commands given with [`Recorded::cause`] have one by themselves.
 pub trait Handler<E: Event>: Send + Sync + 'static {
     /// Handles one event. `Ok` means done for good. `?` on any error means "try again later"; `.or_reject()?` means "this
-    /// will never work" and sends the event to the dead letters at once.
+    /// will never work" and sends the event to the dead letters at once, as `?` does with [`StoreError::TooLarge`].
     fn handle(&self, event: Recorded<E>) -> impl Future<Output = HandlerResult> + Send;
 }
 
@@ -42,7 +42,11 @@ impl HandlerError {
 
 impl<E: Into<anyhow::Error>> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::Retry(error.into())
+        let error = error.into();
+        // What is too large to be recorded is as large next time.
+        let is_too_large =
+            error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StoreError::TooLarge(_))));
+        if is_too_large { Self::Reject(error) } else { Self::Retry(error) }
     }
 }
 
@@ -55,5 +59,25 @@ pub trait OrReject<T> {
 impl<T, E: Into<anyhow::Error>> OrReject<T> for Result<T, E> {
     fn or_reject(self) -> Result<T, HandlerError> {
         self.map_err(HandlerError::reject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+    use crate::ExecuteError;
+
+    #[test]
+    fn what_is_too_large_to_be_recorded_is_not_tried_again() {
+        let of = |failure: StoreError| {
+            let failure: ExecuteError<std::convert::Infallible> = failure.into();
+            HandlerError::from(Err::<(), _>(failure).context("recording").unwrap_err())
+        };
+        assert!(matches!(of(StoreError::TooLarge("much".to_owned())), HandlerError::Reject(_)));
+        assert!(matches!(of(StoreError::Unavailable("away".to_owned())), HandlerError::Retry(_)));
+        let direct = HandlerError::from(StoreError::TooLarge("much".to_owned()));
+        assert!(matches!(direct, HandlerError::Reject(_)));
     }
 }

@@ -469,6 +469,6 @@ pub enum ExecuteError<R> {
         attempts: u32,
     },
     /// The log failed.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
