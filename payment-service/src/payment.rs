@@ -8,6 +8,9 @@ use common::payment::{
 };
 use eventkit::{Aggregate, EntityId};
 
+/// The longest name of another producer's payment method.
+const MAX_METHOD_CHARS: usize = 100;
+
 /// A payment, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Payment {
@@ -43,6 +46,9 @@ pub enum PaymentRejection {
     /// Money is taken or not, but not less than nothing.
     #[error("the amount of a payment must not be negative")]
     NegativeAmount,
+    /// Pages and statistics show another producer's word as it is.
+    #[error("a payment's method is 1 to {MAX_METHOD_CHARS} characters, without control characters")]
+    Method,
 }
 
 /// Where a payment stands.
@@ -99,6 +105,7 @@ impl Aggregate for Payment {
                 Some(recorded) if recorded == payment => Ok(vec![]),
                 Some(_) => Err(PaymentRejection::AlreadyRecorded),
                 None if payment.amount.minor() < 0 => Err(PaymentRejection::NegativeAmount),
+                None if !has_label(&payment.payment_method) => Err(PaymentRejection::Method),
                 // Taken outside, whatever is known here: it is recorded, so that it can be given back.
                 None if self.voided && !is_external(payment) => Err(PaymentRejection::Voided),
                 None => Ok(vec![payment.clone().into()]),
@@ -141,6 +148,11 @@ impl Aggregate for Payment {
 
 fn is_external(payment: &PaymentProcessed) -> bool {
     matches!(payment.payment_method, PaymentMethodKind::External { .. })
+}
+
+fn has_label(method: &PaymentMethodKind) -> bool {
+    let label = method.label();
+    !label.trim().is_empty() && label.chars().count() <= MAX_METHOD_CHARS && !label.contains(char::is_control)
 }
 
 #[cfg(test)]
@@ -236,6 +248,19 @@ mod tests {
         given::<Payment>([])
             .when(&PaymentCommand::Record(negative))
             .then_rejected(PaymentRejection::NegativeAmount);
+    }
+
+    #[test]
+    fn a_method_from_outside_is_a_short_word() {
+        let record = |method: &str| {
+            let payment_method = PaymentMethodKind::External { method: method.to_owned() };
+            PaymentCommand::Record(processed(Success, payment_method))
+        };
+        for method in ["", " ", "a\nb", &"é".repeat(101)] {
+            given::<Payment>([]).when(&record(method)).then_rejected(PaymentRejection::Method);
+        }
+        let longest = processed(Success, PaymentMethodKind::External { method: "é".repeat(100) });
+        given::<Payment>([]).when(&PaymentCommand::Record(longest.clone())).then([longest.into()]);
     }
 
     proptest! {
