@@ -63,6 +63,8 @@ struct Whole {
     errors: Vec<String>,
     service_version: String,
     headers: BTreeMap<String, Vec<String>>,
+    /// How many more headers there were than a dead letter has room for.
+    headers_dropped: usize,
     payload: Payload,
 }
 
@@ -157,6 +159,7 @@ async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<W
         errors: letter.errors,
         service_version: letter.service_version,
         headers,
+        headers_dropped: letter.original.headers_dropped,
         payload,
     }))
 }

@@ -2,19 +2,21 @@
 //!
 //! The message in stream `DLQ` has the original payload as its body, byte for byte, and the original headers; what is
 //! known about the failure stands in `Dlq-…` headers. `Nats-…` headers mean something to the server (a message id would
-//! be deduplicated, a TTL would delete it), so they are kept as `Original-Nats-…`.
+//! be deduplicated, a TTL would delete it), so they are kept as `Original-Nats-…`. What the server has no room for is
+//! left out and counted: a message that can be published can be a dead letter.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use async_nats::header::HeaderMap;
+use async_nats::header::{HeaderMap, HeaderValue, NATS_MESSAGE_ID};
 use async_nats::{Client, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::log::{Ack, Outgoing, PublishFailure, publish_once};
+use crate::provision::MAX_DEAD_LETTER_BYTES;
 
 /// The stream of dead letters, of the requests to try them again, and of their dismissals.
 pub const DLQ: &str = "DLQ";
@@ -22,8 +24,16 @@ pub const DLQ: &str = "DLQ";
 /// The server's answer to one dead letter is awaited this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// The longest error chain that is kept, in bytes of JSON: headers have a limit of 64 KiB.
+/// The server takes no longer header block than its length in 16 bits says.
+const MAX_HEADER_BYTES: usize = u16::MAX as usize;
+
+/// The longest error chain that is kept, in bytes of JSON: a quarter of the headers.
 const MAX_ERRORS: usize = 16 * 1024;
+
+/// The longest names of an original that are read. The server has them shorter; longer ones would leave no room to store
+/// the dead letter again.
+const MAX_STREAM: usize = 255;
+const MAX_SUBJECT: usize = 32 * 1024;
 
 /// Why a consumer gave up on a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -100,8 +110,10 @@ pub struct Original {
     pub sequence: u64,
     /// The subject it was published on.
     pub subject: String,
-    /// Its headers, as published.
+    /// Its headers, as published, as far as there was room for them in a dead letter.
     pub headers: HeaderMap,
+    /// How many headers there was no room for.
+    pub headers_dropped: usize,
     /// Its body, as published.
     pub payload: Bytes,
 }
@@ -128,6 +140,10 @@ impl DeadLetter {
         if !is_short_token(&consumer) {
             return Err(NotADeadLetter(format!("{consumer:?} is no consumer's name")));
         }
+        let (stream, subject) = (text(STREAM)?, text(SUBJECT)?);
+        if stream.len() > MAX_STREAM || subject.len() > MAX_SUBJECT {
+            return Err(NotADeadLetter("no stream or subject has so long a name".to_owned()));
+        }
         Ok(Self {
             consumer,
             class: text(CLASS)?.parse()?,
@@ -138,10 +154,12 @@ impl DeadLetter {
             service_version: text(SERVICE_VERSION)?.to_owned(),
             redrives: parse(REDRIVES, text(REDRIVES)?)?,
             original: Original {
-                stream: text(STREAM)?.to_owned(),
+                stream: stream.to_owned(),
                 sequence: parse(SEQUENCE, text(SEQUENCE)?)?,
-                subject: text(SUBJECT)?.to_owned(),
+                subject: subject.to_owned(),
                 headers: original_headers(headers),
+                // The first dead letters did not count them.
+                headers_dropped: text(HEADERS_DROPPED).map_or(Ok(0), |text| parse(HEADERS_DROPPED, text))?,
                 payload,
             },
         })
@@ -183,13 +201,24 @@ impl DeadLetter {
         message_id: &str,
         payload: Bytes,
     ) -> Result<Ack, DeadLetterError> {
-        let mut headers = kept_headers(&self.original.headers);
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id);
-        let Original { stream, sequence, subject: original_subject, .. } = &self.original;
+        let most = client.server_info().max_payload.min(MAX_DEAD_LETTER_BYTES.unsigned_abs() as usize);
+        let mut headers = self.headers_within(most.saturating_sub(payload.len()).min(MAX_HEADER_BYTES));
+        headers.insert(NATS_MESSAGE_ID, message_id);
+        let message = Outgoing { subject: Subject::from(subject), headers, payload };
+        publish_once(client, message, ANSWER_WITHIN).await.map_err(DeadLetterError)
+    }
+
+    /// What is known about the failure, then the error chain, then the original headers, each as far as there is room left.
+    fn headers_within(&self, room: usize) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        // The longest there can be, so that a redrive and a dismissal keep what the dead letter has kept.
+        headers.insert(NATS_MESSAGE_ID, format!("dismissed:{}:{}", self.id(), u32::MAX));
+        let Original { stream, sequence, subject, headers: original, headers_dropped, .. } = &self.original;
         for (name, value) in [
+            (HEADERS_DROPPED, usize::MAX.to_string()),
             (CONSUMER, self.consumer.clone()),
             (CLASS, self.class.to_string()),
-            (ERRORS, errors_within(&self.errors, MAX_ERRORS)),
+            (ERRORS, String::new()),
             (ATTEMPTS, self.attempts.to_string()),
             (FIRST_FAILED_AT, self.first_failed_at.to_rfc3339()),
             (LAST_FAILED_AT, self.last_failed_at.to_rfc3339()),
@@ -197,12 +226,16 @@ impl DeadLetter {
             (REDRIVES, self.redrives.to_string()),
             (STREAM, stream.clone()),
             (SEQUENCE, sequence.to_string()),
-            (SUBJECT, original_subject.clone()),
+            (SUBJECT, subject.clone()),
         ] {
             headers.insert(name, value);
         }
-        let message = Outgoing { subject: Subject::from(subject), headers, payload };
-        publish_once(client, message, ANSWER_WITHIN).await.map_err(DeadLetterError)
+        let left = room.saturating_sub(wire_len(&headers));
+        headers.insert(ERRORS, errors_within(&self.errors, left.min(MAX_ERRORS)));
+        let left = room.saturating_sub(wire_len(&headers));
+        let dropped = headers_dropped.saturating_add(keep_headers(&mut headers, original, left));
+        headers.insert(HEADERS_DROPPED, dropped.to_string());
+        headers
     }
 }
 
@@ -232,6 +265,7 @@ const REDRIVES: &str = "Dlq-Redrives";
 const STREAM: &str = "Dlq-Stream";
 const SEQUENCE: &str = "Dlq-Sequence";
 const SUBJECT: &str = "Dlq-Subject";
+const HEADERS_DROPPED: &str = "Dlq-Headers-Dropped";
 
 /// Headers that would be misread in a dead letter are put aside under this prefix.
 const ASIDE: &str = "Original-";
@@ -242,16 +276,41 @@ fn is_put_aside(name: &str) -> bool {
         .any(|prefix| name.get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix)))
 }
 
-fn kept_headers(original: &HeaderMap) -> HeaderMap {
-    let mut kept = HeaderMap::new();
-    for (name, values) in original.iter() {
-        let name: &str = name.as_ref();
-        let name = if is_put_aside(name) { format!("{ASIDE}{name}") } else { name.to_owned() };
+/// How long the headers are as the server counts them.
+fn wire_len(headers: &HeaderMap) -> usize {
+    let lines =
+        headers.iter().flat_map(|(name, values)| values.iter().map(|value| line_len(name.as_ref(), value)));
+    "NATS/1.0\r\n\r\n".len() + lines.sum::<usize>()
+}
+
+fn line_len(name: &str, value: &HeaderValue) -> usize {
+    name.len() + ": \r\n".len() + value.as_str().len()
+}
+
+/// Keeps the original headers that there is `room` for, and tells how many there is none for. Short ones come first (the
+/// client knows no order): so the most are kept, and what a trace needs is short. A name keeps all its values or none.
+fn keep_headers(kept: &mut HeaderMap, original: &HeaderMap, mut room: usize) -> usize {
+    let mut named: Vec<_> = original
+        .iter()
+        .map(|(name, values)| {
+            let name: &str = name.as_ref();
+            let name = if is_put_aside(name) { format!("{ASIDE}{name}") } else { name.to_owned() };
+            (values.iter().map(|value| line_len(&name, value)).sum::<usize>(), name, values)
+        })
+        .collect();
+    named.sort_by(|(len, name, _), (other_len, other, _)| (len, name).cmp(&(other_len, other)));
+    let mut dropped = 0;
+    for (len, name, values) in named {
+        let Some(left) = room.checked_sub(len) else {
+            dropped += values.len();
+            continue;
+        };
+        room = left;
         for value in values {
             kept.append(name.as_str(), value.as_str());
         }
     }
-    kept
+    dropped
 }
 
 fn original_headers(kept: &HeaderMap) -> HeaderMap {
@@ -270,27 +329,34 @@ fn original_headers(kept: &HeaderMap) -> HeaderMap {
     original
 }
 
-/// The errors as a JSON array in ASCII, cut where it would become too long for a header.
+/// The errors as a JSON array in ASCII, cut where it would become longer than `limit`.
 fn errors_within(errors: &[String], limit: usize) -> String {
-    let mut kept = Vec::new();
-    let mut room = limit;
+    let mut json = String::from("[");
     for error in errors {
-        let cut: String = error.chars().take(room.min(2048)).collect();
-        room = room.saturating_sub(cut.len() + 3);
-        kept.push(cut);
-        if room == 0 {
+        let start = if json.len() == 1 { "\"" } else { ",\"" };
+        if json.len() + start.len() + "\"]".len() > limit {
             break;
         }
-    }
-    let json = serde_json::to_string(&kept).unwrap_or_else(|_| "[]".to_owned());
-    let mut ascii = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            ' '..='~' => ascii.push(c),
-            _ => ascii.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        json.push_str(start);
+        for c in error.chars().take(2048) {
+            let written = match c {
+                '"' | '\\' => format!("\\{c}"),
+                ' '..='~' => c.to_string(),
+                '\n' => "\\n".to_owned(),
+                _ => c
+                    .encode_utf16(&mut [0; 2])
+                    .iter()
+                    .fold(String::new(), |written, unit| format!("{written}\\u{unit:04x}")),
+            };
+            if json.len() + written.len() + "\"]".len() > limit {
+                break;
+            }
+            json.push_str(&written);
         }
+        json.push('"');
     }
-    ascii
+    json.push(']');
+    json
 }
 
 /// A message in the stream `DLQ` that nobody here wrote.
@@ -327,11 +393,53 @@ mod tests {
         headers.append("Nats-Msg-Id", "id-1");
         headers.append("Nats-TTL", "1s");
         headers.append("Dlq-Consumer", "somebody's own");
-        let kept = kept_headers(&headers);
+        let mut kept = HeaderMap::new();
+        assert_eq!(keep_headers(&mut kept, &headers, 1000), 0);
         assert!(
             kept.iter().all(|(name, _)| !is_put_aside(name.as_ref()) || name.to_string().starts_with(ASIDE))
         );
         assert_eq!(original_headers(&kept), headers);
+    }
+
+    #[test]
+    fn a_dead_letter_has_no_more_headers_than_there_is_room_for() {
+        let mut headers = HeaderMap::new();
+        headers.append("traceparent", "00-1-2-01");
+        headers.append("Nats-Msg-Id", "x".repeat(200));
+        for n in 0..10 {
+            headers.append(format!("X-{n}").as_str(), "y".repeat(1000));
+            headers.append("X-Many", "z");
+        }
+        let letter = DeadLetter {
+            consumer: "c".to_owned(),
+            class: FailureClass::Rejected,
+            errors: vec!["e".repeat(500)],
+            attempts: 1,
+            first_failed_at: DateTime::UNIX_EPOCH,
+            last_failed_at: DateTime::UNIX_EPOCH,
+            service_version: "1".to_owned(),
+            redrives: 0,
+            original: Original {
+                stream: "EVENTS".to_owned(),
+                sequence: 1,
+                subject: "lamp.lit.a.1".to_owned(),
+                headers,
+                headers_dropped: 3,
+                payload: Bytes::new(),
+            },
+        };
+        // For what is known alone; with a part of the error; with all of it and some headers; with all headers.
+        for (room, errors, dropped) in
+            [(450, 0, 3 + 22), (700, 100, 3 + 22), (5000, 500, 3 + 7), (50_000, 500, 3)]
+        {
+            let written = letter.headers_within(room);
+            assert!(wire_len(&written) <= room, "{} in {room}", wire_len(&written));
+            let read = DeadLetter::decode(&written, Bytes::new()).unwrap();
+            assert_eq!(read.original.headers_dropped, dropped, "{room}");
+            assert!(read.errors.concat().len() >= errors, "{room}");
+            let values = read.original.headers.iter().map(|(_, values)| values.len()).sum::<usize>();
+            assert_eq!(values + dropped, 22 + 3, "{room}");
+        }
     }
 
     #[test]
@@ -344,8 +452,11 @@ mod tests {
 
     #[test]
     fn a_long_error_chain_fits_a_header() {
-        let errors = vec!["x".repeat(100_000); 50];
-        assert!(errors_within(&errors, MAX_ERRORS).len() < 2 * MAX_ERRORS);
+        for text in ["x", "\"", "\u{1}", "é", "🦀"] {
+            let written = errors_within(&vec![text.repeat(100_000); 50], MAX_ERRORS);
+            assert!((MAX_ERRORS - 16..=MAX_ERRORS).contains(&written.len()), "{text}: {}", written.len());
+            assert!(serde_json::from_str::<Vec<String>>(&written).is_ok(), "{written}");
+        }
     }
 
     #[test]

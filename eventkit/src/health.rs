@@ -89,6 +89,11 @@ impl CheckHandle {
         Self::default()
     }
 
+    /// Another check, named after this one. It counts as not ready until it says otherwise.
+    pub(crate) fn beside(&self, part: &str) -> Self {
+        self.0.as_ref().map_or_else(Self::detached, |(health, name)| health.check(format!("{name}: {part}")))
+    }
+
     /// Reports whether the part is ready, and what it is doing or what is wrong with it.
     pub fn set_ready(&self, ready: bool, detail: impl Into<String>) {
         if let Some((health, name)) = &self.0

@@ -29,7 +29,7 @@ pub const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 pub const MAX_EVENT_BYTES: i32 = 256 * 1024;
 
 /// The largest dead letter: a message of the largest size that a server takes by default, in JSON with its headers.
-const MAX_DEAD_LETTER_BYTES: i32 = 1024 * 1024;
+pub(crate) const MAX_DEAD_LETTER_BYTES: i32 = 1024 * 1024;
 
 /// How long an advisory is kept.
 const ADVISORY_AGE: Duration = Duration::from_hours(30 * 24);
@@ -163,6 +163,8 @@ pub fn timers(replicas: usize) -> Config {
         description: Some("Timers that are set, and those that are due".into()),
         subjects: vec!["timer.>".into()],
         num_replicas: replicas,
+        // Like the events that they are; a larger one would have no room in a dead letter.
+        max_message_size: MAX_EVENT_BYTES,
         allow_message_schedules: true,
         allow_message_ttl: true,
         allow_rollup: true,

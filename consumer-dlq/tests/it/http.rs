@@ -158,6 +158,7 @@ async fn a_dead_letter_is_listed_and_shown_whole() {
     assert_eq!(whole["errors"], json!(["looking at the order", "<b>no</b>"]));
     assert_eq!(whole["payload"]["json"]["data"]["order_id"], "o-1");
     assert_eq!(whole["headers"]["Nats-Msg-Id"][0], whole["payload"]["json"]["id"]);
+    assert_eq!(whole["headers_dropped"], 0);
     for nothing in ["consumer=other", "type=order.placed", "class=crashed", "status=dismissed"] {
         assert_eq!(shop.list(nothing).await, [] as [Value; 0], "{nothing}");
     }

@@ -28,6 +28,7 @@ fn letter(sequence: u64, redrives: u32) -> DeadLetter {
             sequence,
             subject: format!("order.placed.o-{sequence}.1"),
             headers: async_nats::HeaderMap::new(),
+            headers_dropped: 0,
             payload: b"{}".as_slice().into(),
         },
     }

@@ -25,6 +25,7 @@ use super::pull::{Arrival, Pulled};
 use super::settle::{Settlement, Verdict};
 use super::workers::{Job, Processed, Workers};
 use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy, jittered};
+use crate::health::CheckHandle;
 use crate::inbox::{Inbox, InboxError, Key, Turn};
 use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext, subject};
 
@@ -39,6 +40,8 @@ struct Owned {
     /// Where it is settled.
     reply: Subject,
     headers: HeaderMap,
+    /// How many more there were before it was a dead letter.
+    headers_dropped: usize,
     stream: Cow<'static, str>,
     lane: u64,
     /// When the server was last told that it is being worked on.
@@ -90,6 +93,8 @@ pub(super) struct Runtime {
     /// What writes marks and dead letters.
     writing: JoinSet<Written>,
     stopping: CancellationToken,
+    /// Whether dead letters can be stored.
+    storing: CheckHandle,
     handled: Counter,
     dead: Counter,
 }
@@ -104,7 +109,10 @@ impl Runtime {
     ) -> Self {
         let consumer = Arc::new(consumer);
         let count = |verdict: &'static str| metrics::counter!("eventkit_events_total", "consumer" => consumer.name.clone(), "verdict" => verdict);
+        let storing = consumer.health.beside("dead letters");
+        storing.set_ready(true, "none waits to be stored");
         Self {
+            storing,
             handled: count("handled"),
             dead: count("dead_letter"),
             limits: consumer.limits.clone(),
@@ -204,20 +212,22 @@ impl Runtime {
         let id = (stream, sequence);
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (Cow::Borrowed(stream), message.headers.unwrap_or_default());
-        let (subject, payload) = (message.subject, message.payload);
+        let (subject, payload, mut headers_dropped) = (message.subject, message.payload, 0);
         let mut delivery =
             Delivery { subject, payload, trace: None, sequence, turn, redrives: 0, first_failed_at: None };
         if id.0 == DLQ
             && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
         {
-            let Original { stream: from, sequence, subject, headers: original, .. } = letter.original;
-            (stream, headers) = (from.into(), original);
+            let Original { stream: from, sequence, subject, .. } = letter.original;
+            (stream, headers) = (from.into(), letter.original.headers);
+            headers_dropped = letter.original.headers_dropped;
             delivery = Delivery { subject: subject.into(), sequence, redrives: letter.redrives, ..delivery };
         }
         delivery.trace = TraceContext::of(Some(&headers));
         let owned = Owned {
             reply,
             headers,
+            headers_dropped,
             stream,
             lane: self.lane_of(&delivery),
             extended_at: now,
@@ -341,17 +351,24 @@ impl Runtime {
                 sequence: delivery.sequence,
                 subject: delivery.subject.to_string(),
                 headers: owned.headers.clone(),
+                headers_dropped: owned.headers_dropped,
                 payload: delivery.payload.clone(),
             },
         };
         let (client, inbox, stopping) = (self.client.clone(), Arc::clone(&self.inbox), self.stopping.clone());
+        // Ten seconds, where nobody says otherwise: a cluster that elects a leader is no news.
+        let (storing, patience, since) = (self.storing.clone(), self.limits.ack_wait / 3, Instant::now());
         self.writing.spawn(async move {
             while let Err(error) = letter.store(&client).await {
                 tracing::error!(error = %error, dead_letter.id = letter.id(), "the dead letter is not stored; trying again");
+                if since.elapsed() >= patience {
+                    storing.set_ready(false, format!("dead letters cannot be stored: {error}"));
+                }
                 if tokio::time::timeout(DEAD_LETTER_PAUSE, stopping.cancelled()).await.is_ok() {
                     return Written::DeadLetter(id, false);
                 }
             }
+            storing.set_ready(true, "the last one is stored");
             if let Some(key) = key
                 && let Err(error) = inbox.done(&[key]).await
             {

@@ -13,7 +13,7 @@ use eventkit::inbox::MemoryInbox;
 use eventkit::testing::{NatsServer, eventually};
 use eventkit::{
     Consumer, DeadLetter, EntityId, Event, EventLog, FailureClass, Followed, Follower, Handler, HandlerError,
-    HandlerResult, OrReject, Recorded, Upcaster, provision,
+    HandlerResult, Health, OrReject, Original, Recorded, Upcaster, provision,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -588,8 +588,10 @@ async fn limits_out_of_order_are_refused_at_start() {
 async fn a_message_is_never_given_up_before_its_dead_letter_is_stored() {
     let (_server, client, log) = toy::server().await;
     let js = async_nats::jetstream::new(client.clone());
+    let health = Health::new();
+    let consumer = quick("c").health(health.check("c"));
     let running = run(
-        quick("c").on::<LampLit>(On(|_| async { Err(HandlerError::reject(anyhow::anyhow!("no"))) })),
+        consumer.on::<LampLit>(On(|_| async { Err(HandlerError::reject(anyhow::anyhow!("no"))) })),
         &client,
     );
     // Running first: it needs the stream for its redrives. Then the stream takes nothing more.
@@ -605,9 +607,62 @@ async fn a_message_is_never_given_up_before_its_dead_letter_is_stored() {
         (info.num_ack_pending == 1).then_some(())
     };
     eventually(SOON, js_info).await;
+    // It is no secret that nothing more is given up.
+    let check = || health.report().checks["c: dead letters"].clone();
+    let told = eventually(SOON, || async { Some(check()).filter(|told| !told.ready) }).await;
+    assert!(told.detail.starts_with("dead letters cannot be stored"), "{}", told.detail);
     config.subjects = subjects;
     js.update_stream(&config).await.unwrap();
     assert_eq!(dead_letters(&client, 1).await[0].class, FailureClass::Rejected);
+    settled(&client, "c").await;
+    assert!(check().ready, "{}", check().detail);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn headers_without_room_for_more_stop_no_dead_letter() {
+    let (_server, client, log) = toy::server().await;
+    let notes = Notes::default();
+    let running = run(quick("c").on::<LampLit>(note(&notes)), &client);
+    let (mut one, mut many) = (HeaderMap::new(), HeaderMap::new());
+    one.insert("X-Big", "a".repeat(65_450));
+    one.insert("X-Small", "b");
+    for n in 0..1000 {
+        // Longer in a dead letter, where they are `Original-Nats-…`.
+        many.insert(format!("Nats-{n:04}"), "c".repeat(50));
+    }
+    for (lamp, headers) in [("one", one), ("many", many)] {
+        let subject = format!("lamp.lit.{lamp}.1");
+        client.publish_with_headers(subject, headers, b"\xff no event".as_slice().into()).await.unwrap();
+    }
+    publish(&log, "other", ["ann"]).await;
+    notes.reach(1).await;
+    let letters = dead_letters(&client, 2).await;
+    for letter in &letters {
+        assert_eq!(letter.original.payload, b"\xff no event".as_slice());
+        letter.redrive(&client, None).await.unwrap();
+    }
+    let again = dead_letters(&client, 4).await.split_off(2);
+    for (again, first) in again.iter().zip(&letters) {
+        assert_eq!((again.redrives, again.id()), (1, first.id()));
+        assert_eq!(again.original.payload, first.original.payload);
+        assert_eq!(again.original.headers, first.original.headers);
+        assert_eq!(again.original.headers_dropped, first.original.headers_dropped);
+    }
+    let of = |lamp: &str| letters.iter().find(|letter| letter.original.subject.contains(lamp)).unwrap();
+    assert_eq!((of("one").original.headers.len(), of("one").original.headers_dropped), (1, 1));
+    assert!(of("one").original.headers.get("X-Small").is_some());
+    let Original { headers, headers_dropped, .. } = &of("many").original;
+    assert!(
+        (1..1000).contains(headers_dropped) && headers.len() + headers_dropped == 1000,
+        "{headers_dropped}"
+    );
+
+    let mended = r#"{"specversion":"1.0","id":"m","type":"lamp.lit","time":"2026-01-01T00:00:00Z","data":{"lamp_id":"one","by":"eve"}}"#;
+    let one = again.iter().find(|letter| letter.original.subject.contains("one")).unwrap();
+    one.redrive(&client, Some(mended.into())).await.unwrap();
+    assert_eq!(notes.reach(2).await, ["ann", "eve"]);
+    again[0].dismiss(&client).await.unwrap();
     settled(&client, "c").await;
     running.stop().await;
 }
