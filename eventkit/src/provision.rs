@@ -87,11 +87,17 @@ impl ProvisionError {
             Self::Unavailable { .. } => true,
             Self::Server { source, .. } => {
                 let never = [ErrorCode::JETSTREAM_NOT_ENABLED, ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT];
-                source.code() == 503 && !never.contains(&source.error_code())
+                is_passing(source) && !never.contains(&source.error_code())
             }
             Self::Refused { .. } | Self::Ignored { .. } | Self::Contended { .. } => false,
         }
     }
+}
+
+/// Whether JetStream says that it cannot now: it has no leader, or too few of a cluster's servers are there to keep a
+/// copy each (10005, which comes as a bad request).
+pub(crate) fn is_passing(error: &jetstream::Error) -> bool {
+    error.code() == 503 || error.error_code() == ErrorCode::CLUSTER_NO_PEERS
 }
 
 /// How long a cluster may take to elect who answers, and how long to wait between two looks.

@@ -21,7 +21,7 @@ use crate::dead_letter::redrive_subject;
 use crate::health::CheckHandle;
 use crate::inbox::jetstream::watched;
 use crate::inbox::{Inbox, InboxSettings, JetStreamInbox};
-use crate::provision::ProvisionError;
+use crate::provision::{ProvisionError, is_passing};
 use crate::subject::EVENTS;
 use crate::{DLQ, TIMERS};
 
@@ -152,20 +152,17 @@ impl Consumer {
 
 /// Whether JetStream did not answer, or said that it cannot now: then it may in a while.
 fn is_unavailable(error: &anyhow::Error) -> bool {
-    fn says_so(error: &jetstream::Error) -> bool {
-        error.code() == 503
-    }
     error.chain().any(|cause| {
         if let Some(error) = cause.downcast_ref::<ConsumerError>() {
             match error.kind() {
                 ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => true,
-                ConsumerErrorKind::JetStream(error) => says_so(&error),
+                ConsumerErrorKind::JetStream(error) => is_passing(&error),
                 _ => false,
             }
         } else if let Some(error) = cause.downcast_ref::<ConsumerUpdateError>() {
             match error.kind() {
                 ConsumerUpdateErrorKind::TimedOut | ConsumerUpdateErrorKind::Request => true,
-                ConsumerUpdateErrorKind::JetStream(error) => says_so(&error),
+                ConsumerUpdateErrorKind::JetStream(error) => is_passing(&error),
                 _ => false,
             }
         } else {
