@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use eventkit::testing::NatsCluster;
 use tempfile::TempDir;
 use xtask::demo::{Ledger, Position, Progress, Shop, Traffic, audit};
 use xtask::{Options, PortLease, Ports, System, Workspace, pip};
@@ -29,15 +30,26 @@ pub struct RunningShop {
 impl RunningShop {
     /// Starts everything on free ports, and waits until it is ready.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None, Vec::new()).await
+    }
+
+    /// The same with the servers of a cluster in place of a NATS of its own. They keep a copy of everything each.
+    pub async fn start_on(cluster: &NatsCluster) -> Result<Self> {
+        let servers = cluster.urls();
+        let replicas = ("STREAM_REPLICAS".to_owned(), servers.len().to_string());
+        Self::start_with(Some(servers.join(",")), vec![replicas]).await
+    }
+
+    async fn start_with(nats: Option<String>, env: Vec<(String, String)>) -> Result<Self> {
         let workspace = Workspace::find()?;
         let lease = PortLease::take(&workspace)?;
         let data = tempfile::Builder::new().prefix("e2e-").tempdir_in(&workspace.target)?;
         let options = Options {
             data_dir: data.path().to_owned(),
             ports: Ports::from_base(Some(lease.base()))?,
-            nats: None,
+            nats,
             show_logs: false,
-            env: Vec::new(),
+            env,
         };
         let system = System::start(&workspace, options).await?;
         let shop = Shop::of(&system).await?.with_patience(PATIENCE);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::{Event, Recorded, StoreError};
+use crate::{Event, PublishError, Recorded, StoreError};
 
 /// Reacts to one type of event. Implement it on one struct for as many event types as belong together.
 ///
@@ -11,7 +11,8 @@ use crate::{Event, Recorded, StoreError};
 /// key of its own: commands given with [`Recorded::cause`] have one by themselves.
 pub trait Handler<E: Event>: Send + Sync + 'static {
     /// Handles one event. `Ok` means done for good. `?` on any error means "try again later"; `.or_reject()?` means "this
-    /// will never work" and sends the event to the dead letters at once, as `?` does with [`StoreError::TooLarge`].
+    /// will never work" and sends the event to the dead letters at once, as `?` does with [`StoreError::TooLarge`]
+    /// and [`PublishError::TooLarge`].
     fn handle(&self, event: Recorded<E>) -> impl Future<Output = HandlerResult> + Send;
 }
 
@@ -44,8 +45,10 @@ impl<E: Into<anyhow::Error>> From<E> for HandlerError {
     fn from(error: E) -> Self {
         let error = error.into();
         // What is too large to be recorded is as large next time.
-        let is_too_large =
-            error.chain().any(|cause| matches!(cause.downcast_ref(), Some(StoreError::TooLarge(_))));
+        let is_too_large = error.chain().any(|cause| {
+            matches!(cause.downcast_ref(), Some(StoreError::TooLarge(_)))
+                || matches!(cause.downcast_ref(), Some(PublishError::TooLarge(_)))
+        });
         if is_too_large { Self::Reject(error) } else { Self::Retry(error) }
     }
 }
@@ -79,5 +82,7 @@ mod tests {
         assert!(matches!(of(StoreError::Unavailable("away".to_owned())), HandlerError::Retry(_)));
         let direct = HandlerError::from(StoreError::TooLarge("much".to_owned()));
         assert!(matches!(direct, HandlerError::Reject(_)));
+        let published = HandlerError::from(PublishError::TooLarge("much".to_owned()));
+        assert!(matches!(published, HandlerError::Reject(_)));
     }
 }

@@ -368,6 +368,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_cluster_that_is_still_gathering_is_waited_for() {
+        let answered = |code: u16, err_code: u16| {
+            let error = json!({ "code": code, "err_code": err_code, "description": "" });
+            serde_json::from_value::<jetstream::Error>(error).unwrap()
+        };
+        for (code, err_code) in [(503, 10008), (503, 10118), (400, 10005)] {
+            assert!(is_passing(&answered(code, err_code)), "{code} {err_code}");
+        }
+        for (code, err_code) in [(400, 10058), (404, 10059), (500, 10047)] {
+            assert!(!is_passing(&answered(code, err_code)), "{code} {err_code}");
+        }
+    }
+
+    #[test]
     fn covering_follows_the_rules_of_subjects() {
         for (pattern, subject) in
             [(">", "order.>"), ("order.>", "order.placed"), ("order.*", "order.*"), ("a.b", "a.b")]

@@ -222,7 +222,7 @@ impl<A: Aggregate> EventStore<A> {
             }
             let version = hot.loaded.version;
             hot.check_room(id, events.len() as u64)?;
-            match self.append(id, version, &events, cause).await {
+            match self.append(id, version, &events, cause, &first_id).await {
                 Ok((ids, Ack { sequence, duplicate: false })) => {
                     let hot = slot.insert(hot.after(&events, &ids, sequence));
                     self.snapshots.offer(&self.log, id, hot);
@@ -276,18 +276,22 @@ impl<A: Aggregate> EventStore<A> {
         Arc::clone(hot.get_or_insert(id.clone(), Slot::default))
     }
 
-    /// Appends the events of one decision after `version`: one message, or one atomic batch.
+    /// Appends the events of one decision after `version`: one message, or one atomic batch. The first one's id is known.
     async fn append(
         &self,
         id: &EntityId,
         version: u64,
         events: &[A::Event],
         cause: &Cause,
+        first_id: &EventId,
     ) -> Result<(Vec<EventId>, Ack), PublishFailure> {
         let mut ids = Vec::with_capacity(events.len());
         let mut messages = Vec::with_capacity(events.len());
         for (index, event) in events.iter().enumerate() {
-            let event_id = cause.event_id(A::ENTITY, id, index);
+            let event_id = match index {
+                0 => first_id.clone(),
+                _ => cause.event_id(A::ENTITY, id, index),
+            };
             let (event_type, _) = event.kind();
             let version = version + index as u64 + 1;
             let body = event

@@ -79,7 +79,8 @@ impl Shop {
 
     async fn new(urls: BTreeMap<String, String>, nats: &str, mailbox: Mailbox) -> Result<Self> {
         let http = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-        let connecting = async_nats::ConnectOptions::new().name("xtask demo").connect(nats);
+        let servers: Vec<_> = nats.split(',').collect();
+        let connecting = async_nats::ConnectOptions::new().name("xtask demo").connect(&servers[..]);
         let nats = connecting.await.with_context(|| format!("connecting to NATS at {nats}"))?;
         Ok(Self { http, urls, nats, mailbox, patience: Duration::from_secs(30) })
     }
