@@ -11,6 +11,7 @@ pub mod money;
 pub mod order;
 pub mod payment;
 pub mod stock;
+pub mod text;
 pub mod user;
 
 use eventkit::{Catalog, events};

@@ -5,6 +5,7 @@ use common::order::{
     CancelReason, CardToken, OrderCancelled, OrderConfirmed, OrderEvent, OrderItem, OrderPlaced,
     OrderShipped, PaymentMethod,
 };
+use common::text::is_line;
 use eventkit::{Aggregate, EntityId};
 
 use crate::email::is_email;
@@ -228,7 +229,7 @@ impl Order {
     fn ship(&self, shipped: OrderShipped) -> Result<Vec<OrderEvent>, OrderRejection> {
         match self.status() {
             Some(OrderStatus::Confirmed) => {
-                let legal = |text: &str| has_chars(text, MAX_SHIPPING_CHARS);
+                let legal = |text: &str| is_line(text, MAX_SHIPPING_CHARS);
                 if !legal(&shipped.carrier) || !legal(&shipped.tracking_number) {
                     return Err(OrderFlaw::Shipping.into());
                 }
@@ -243,7 +244,7 @@ impl Order {
     }
 
     fn cancel(&self, cancelled: OrderCancelled) -> Result<Vec<OrderEvent>, OrderRejection> {
-        if cancelled.detail.as_ref().is_some_and(|detail| !has_chars(detail, MAX_DETAIL_CHARS)) {
+        if cancelled.detail.as_ref().is_some_and(|detail| !is_line(detail, MAX_DETAIL_CHARS)) {
             return Err(OrderFlaw::Detail.into());
         }
         // A payment that failed or did not come in time is no news for an order that another one has paid.
@@ -306,7 +307,7 @@ fn check(order: &OrderPlaced) -> Result<(), OrderFlaw> {
         if item.unit_price.minor() < i64::from(!outside) {
             return Err(OrderFlaw::Price);
         }
-        if !has_chars(&item.product_name, MAX_NAME_CHARS) {
+        if !is_line(&item.product_name, MAX_NAME_CHARS) {
             return Err(OrderFlaw::ProductName);
         }
     }
@@ -321,16 +322,11 @@ fn check(order: &OrderPlaced) -> Result<(), OrderFlaw> {
         return Err(OrderFlaw::Email);
     }
     if let PaymentMethod::Card { token: CardToken(token) } = &order.payment_method
-        && (!has_chars(token, MAX_NAME_CHARS) || !token.bytes().all(|b| b.is_ascii_graphic()))
+        && (!is_line(token, MAX_NAME_CHARS) || !token.bytes().all(|b| b.is_ascii_graphic()))
     {
         return Err(OrderFlaw::CardToken);
     }
     Ok(())
-}
-
-/// Whether a text can be shown on a page, in a mail and in a log as it is.
-fn has_chars(text: &str, at_most: usize) -> bool {
-    !text.trim().is_empty() && text.chars().count() <= at_most && !text.contains(char::is_control)
 }
 
 #[cfg(test)]

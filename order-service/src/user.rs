@@ -1,5 +1,6 @@
 //! The rules of a user.
 
+use common::text::is_line;
 use common::user::{UserCreated, UserEvent, UserStatus, UserStatusChanged, UserUpdated};
 use eventkit::{Aggregate, EntityId};
 
@@ -157,10 +158,7 @@ impl Aggregate for User {
 }
 
 fn check_username(username: &str) -> Result<(), UserRejection> {
-    let legal = !username.trim().is_empty()
-        && username.chars().count() <= MAX_USERNAME_CHARS
-        && !username.contains(char::is_control);
-    if legal { Ok(()) } else { Err(UserRejection::Username) }
+    if is_line(username, MAX_USERNAME_CHARS) { Ok(()) } else { Err(UserRejection::Username) }
 }
 
 fn check_email(email: &str) -> Result<(), UserRejection> {

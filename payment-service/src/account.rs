@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use common::account::{AccountEvent, AccountOpened, MoneyDeposited, MoneyWithdrawn};
 use common::money::{Currency, Money};
+use common::text::is_line;
 use eventkit::{Aggregate, EntityId};
 
 /// An account, as the sum of its events.
@@ -163,7 +164,9 @@ impl Aggregate for Account {
     fn decide(&self, command: &AccountCommand) -> Result<Vec<AccountEvent>, AccountRejection> {
         match command {
             AccountCommand::Open { .. } if self.ledger.is_some() => Err(AccountRejection::AlreadyOpen),
-            AccountCommand::Open { owner, .. } if !is_owner(owner) => Err(AccountRejection::Owner),
+            AccountCommand::Open { owner, .. } if !is_line(owner, MAX_OWNER_CHARS) => {
+                Err(AccountRejection::Owner)
+            }
             AccountCommand::Open { initial_balance, .. } if initial_balance.minor() < 0 => {
                 Err(AccountRejection::NegativeBalance)
             }
@@ -221,10 +224,6 @@ impl Aggregate for Account {
             }
         }
     }
-}
-
-fn is_owner(name: &str) -> bool {
-    !name.trim().is_empty() && name.chars().count() <= MAX_OWNER_CHARS && !name.contains(char::is_control)
 }
 
 #[cfg(test)]

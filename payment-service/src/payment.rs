@@ -6,10 +6,11 @@
 use common::payment::{
     PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus, PaymentVoided,
 };
+use common::text::is_line;
 use eventkit::{Aggregate, EntityId};
 
-/// The longest name of another producer's payment method.
-const MAX_METHOD_CHARS: usize = 100;
+/// The longest word of another producer: its payment method, its reason for a failure, its reference.
+const MAX_WORD_CHARS: usize = 100;
 
 /// A payment, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -46,9 +47,11 @@ pub enum PaymentRejection {
     /// Money is taken or not, but not less than nothing.
     #[error("the amount of a payment must not be negative")]
     NegativeAmount,
-    /// Pages and statistics show another producer's word as it is.
-    #[error("a payment's method is 1 to {MAX_METHOD_CHARS} characters, without control characters")]
-    Method,
+    /// Pages and statistics show another producer's words as they are.
+    #[error(
+        "a payment's method, failure and reference are 1 to {MAX_WORD_CHARS} characters each, without control characters"
+    )]
+    Word,
 }
 
 /// Where a payment stands.
@@ -105,7 +108,7 @@ impl Aggregate for Payment {
                 Some(recorded) if recorded == payment => Ok(vec![]),
                 Some(_) => Err(PaymentRejection::AlreadyRecorded),
                 None if payment.amount.minor() < 0 => Err(PaymentRejection::NegativeAmount),
-                None if !has_label(&payment.payment_method) => Err(PaymentRejection::Method),
+                None if !has_short_words(payment) => Err(PaymentRejection::Word),
                 // Taken outside, whatever is known here: it is recorded, so that it can be given back.
                 None if self.voided && !is_external(payment) => Err(PaymentRejection::Voided),
                 None => Ok(vec![payment.clone().into()]),
@@ -150,9 +153,10 @@ fn is_external(payment: &PaymentProcessed) -> bool {
     matches!(payment.payment_method, PaymentMethodKind::External { .. })
 }
 
-fn has_label(method: &PaymentMethodKind) -> bool {
-    let label = method.label();
-    !label.trim().is_empty() && label.chars().count() <= MAX_METHOD_CHARS && !label.contains(char::is_control)
+fn has_short_words(payment: &PaymentProcessed) -> bool {
+    let words =
+        [Some(payment.payment_method.label()), payment.failure.as_deref(), payment.reference.as_deref()];
+    words.into_iter().flatten().all(|word| is_line(word, MAX_WORD_CHARS))
 }
 
 #[cfg(test)]
@@ -251,15 +255,25 @@ mod tests {
     }
 
     #[test]
-    fn a_method_from_outside_is_a_short_word() {
-        let record = |method: &str| {
+    fn words_from_outside_are_short() {
+        let external = |method: &str| {
             let payment_method = PaymentMethodKind::External { method: method.to_owned() };
-            PaymentCommand::Record(processed(Success, payment_method))
+            processed(Failed, payment_method)
         };
-        for method in ["", " ", "a\nb", &"é".repeat(101)] {
-            given::<Payment>([]).when(&record(method)).then_rejected(PaymentRejection::Method);
+        for word in ["", " ", "a\nb", &"é".repeat(101)] {
+            for payment in [
+                external(word),
+                PaymentProcessed { failure: Some(word.to_owned()), ..external("cash") },
+                PaymentProcessed { reference: Some(word.to_owned()), ..external("cash") },
+            ] {
+                given::<Payment>([])
+                    .when(&PaymentCommand::Record(payment))
+                    .then_rejected(PaymentRejection::Word);
+            }
         }
-        let longest = processed(Success, PaymentMethodKind::External { method: "é".repeat(100) });
+        let longest = || Some("é".repeat(100));
+        let longest =
+            PaymentProcessed { failure: longest(), reference: longest(), ..external(&"é".repeat(100)) };
         given::<Payment>([]).when(&PaymentCommand::Record(longest.clone())).then([longest.into()]);
     }
 
