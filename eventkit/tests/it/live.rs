@@ -220,6 +220,8 @@ async fn what_never_happened_and_what_is_no_version_is_refused() {
     for bad in ["x", "-1", "+1", "", "18446744073709551615", "1000000000000000000"] {
         assert_eq!(status("a", bad).await, StatusCode::BAD_REQUEST, "{bad}");
     }
+    let list = [("last-event-id", "x")];
+    assert_eq!(hall.ask("a", &list).await.status(), StatusCode::BAD_REQUEST, "a list begins nowhere else");
     let twice = [("last-event-id", "1"), ("last-event-id", "1")];
     assert_eq!(hall.ask("a", &twice).await.status(), StatusCode::BAD_REQUEST);
     for good in ["0", "999999999999999999"] {
