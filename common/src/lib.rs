@@ -5,6 +5,7 @@
 //! (`tests/golden/<type>.v<version>.json`, which then never changes).
 
 pub mod account;
+pub mod bill;
 mod first_generation;
 pub mod mail;
 pub mod money;
@@ -17,6 +18,7 @@ pub mod user;
 use eventkit::{Catalog, events};
 
 use account::{AccountOpened, MoneyDeposited, MoneyWithdrawn};
+use bill::{BillClosed, BillPaidOutside};
 use mail::{MailAttempted, MailSent, MailSkipped};
 use order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use payment::{PaymentProcessed, PaymentRefunded, PaymentVoided};
@@ -41,6 +43,8 @@ events! {
         PaymentProcessed(PaymentProcessed),
         PaymentRefunded(PaymentRefunded),
         PaymentVoided(PaymentVoided),
+        BillPaidOutside(BillPaidOutside),
+        BillClosed(BillClosed),
         AccountOpened(AccountOpened),
         MoneyDeposited(MoneyDeposited),
         MoneyWithdrawn(MoneyWithdrawn),
@@ -68,6 +72,8 @@ pub fn catalog() -> Catalog {
         .with::<PaymentProcessed>()
         .with::<PaymentRefunded>()
         .with::<PaymentVoided>()
+        .with::<BillPaidOutside>()
+        .with::<BillClosed>()
         .with::<AccountOpened>()
         .with::<MoneyDeposited>()
         .with::<MoneyWithdrawn>()

@@ -5,6 +5,7 @@ use common::order::{OrderPlaced, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use eventkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded};
 
+use crate::bill::{Bill, BillCommand};
 use crate::cashier::rejected_for_good;
 use crate::payment::{Payment, PaymentCommand};
 
@@ -13,13 +14,14 @@ use crate::payment::{Payment, PaymentCommand};
 #[derive(Debug, Clone)]
 pub struct PaymentAdopter {
     log: EventLog,
+    bills: EventStore<Bill>,
     payments: EventStore<Payment>,
 }
 
 impl PaymentAdopter {
     /// An adopter that records on that log.
-    pub fn new(log: EventLog, payments: EventStore<Payment>) -> Self {
-        Self { log, payments }
+    pub fn new(log: EventLog, bills: EventStore<Bill>, payments: EventStore<Payment>) -> Self {
+        Self { log, bills, payments }
     }
 }
 
@@ -41,15 +43,15 @@ impl Handler<PaymentProcessed> for PaymentAdopter {
         let adopted = self.payments.execute(&paid.payment_id, &record, &Cause::adopting(&paid.meta)).await;
         rejected_for_good(adopted)?;
 
-        if paid.status == PaymentStatus::Success
-            && self.payments.load(&paid.order_id).await?.state.order_is_cancelled()
-        {
-            let cancel = PaymentCommand::Cancel {
-                payment_id: paid.payment_id.clone(),
-                order_id: paid.order_id.clone(),
-            };
-            let cause = paid.cause().step("give back");
-            rejected_for_good(self.payments.execute(&paid.payment_id, &cancel, &cause).await)?;
+        if paid.status == PaymentStatus::Failed {
+            return Ok(());
+        }
+        let (payment_id, order_id, cause) = (paid.payment_id.clone(), paid.order_id.clone(), paid.cause());
+        let note = BillCommand::NotePayment { payment_id: payment_id.clone(), order_id: order_id.clone() };
+        if self.bills.execute(&paid.order_id, &note, &cause).await?.state.is_closed() {
+            let cancel = PaymentCommand::Cancel { payment_id, order_id };
+            let given_back = self.payments.execute(&paid.payment_id, &cancel, &cause.step("give back")).await;
+            rejected_for_good(given_back)?;
         }
         Ok(())
     }

@@ -16,28 +16,25 @@ use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use common::stock::StockReserved;
 use eventkit::{
     Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, OrReject,
-    ReadModel, Recorded,
+    Recorded,
 };
 
 use crate::account::{Account, AccountCommand, AccountRejection};
+use crate::bill::{Bill, BillCommand};
 use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use crate::payment::{Payment, PaymentCommand, PaymentState};
-use crate::payment_list::{PaymentList, PaymentSummary};
 
 /// How long the gateway may take to answer, unless said otherwise. Past it the outcome is unknown, and the same call
 /// is made again.
 const GATEWAY_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long a cancellation waits for the list of payments to reach it.
-const LIST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reacts to reservations and cancellations.
 #[derive(Clone)]
 pub struct Cashier {
     log: EventLog,
     accounts: EventStore<Account>,
+    bills: EventStore<Bill>,
     payments: EventStore<Payment>,
-    list: ReadModel<PaymentList>,
     gateway: Arc<dyn PaymentGateway>,
     gateway_answers_within: Duration,
 }
@@ -47,11 +44,11 @@ impl Cashier {
     pub fn new(
         log: EventLog,
         accounts: EventStore<Account>,
+        bills: EventStore<Bill>,
         payments: EventStore<Payment>,
-        list: ReadModel<PaymentList>,
         gateway: Arc<dyn PaymentGateway>,
     ) -> Self {
-        Self { log, accounts, payments, list, gateway, gateway_answers_within: GATEWAY_ANSWERS_WITHIN }
+        Self { log, accounts, bills, payments, gateway, gateway_answers_within: GATEWAY_ANSWERS_WITHIN }
     }
 
     /// The same, with another limit on how long the gateway may take.
@@ -164,15 +161,12 @@ impl Handler<OrderCancelled> for Cashier {
         if own.state.state() != Some(PaymentState::Failed) {
             self.give_back(&self.order(order_id).await?.event, &cause).await?;
         }
-        // From here on whoever records a payment for this order sees the cancellation. What was recorded before is on
-        // the list.
-        self.list.at_least(own.sequence, LIST_WITHIN).await?;
-        let wanted = order_id.clone();
-        let taken = self.list.read(move |tables| PaymentSummary::taken_for(tables, &wanted)).await?;
-        for payment_id in taken.value {
-            if payment_id != *order_id {
-                rejected_for_good(self.payments.execute(&payment_id, &cancel(&payment_id), &cause).await)?;
-            }
+        // Another producer's payment that is not on the bill yet finds it closed.
+        let close = BillCommand::Close { order_id: order_id.clone() };
+        let bill = self.bills.execute(order_id, &close, &cause).await?.state;
+        for payment_id in bill.paid_outside() {
+            let cause = cause.clone().step("paid outside");
+            rejected_for_good(self.payments.execute(payment_id, &cancel(payment_id), &cause).await)?;
         }
         Ok(())
     }

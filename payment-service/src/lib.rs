@@ -1,11 +1,12 @@
 //! Payment service: the ledger of accounts, and the payments of orders.
 //!
-//! Read first: `account` and `payment` are the rules, without I/O; `cashier` reacts to reservations and
+//! Read first: `account`, `payment` and `bill` are the rules, without I/O; `cashier` reacts to reservations and
 //! cancellations; `main.rs` wires it all.
 
 pub mod account;
 pub mod account_list;
 pub mod adopter;
+pub mod bill;
 pub mod cashier;
 pub mod gateway;
 pub mod http;

@@ -1,7 +1,4 @@
 //! The rules of a payment: it happens once, and what was taken for a cancelled order is given back.
-//!
-//! The payment whose id is the order's is also where the cancellation of that order is remembered: once it is
-//! voided or refunded, whatever else is taken for the order is given back ([`Payment::order_is_cancelled`]).
 
 use common::payment::{
     PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus, PaymentVoided,
@@ -89,11 +86,6 @@ impl Payment {
     pub fn processed(&self) -> Option<&PaymentProcessed> {
         self.processed.as_ref()
     }
-
-    /// Whether this payment knows that its order is cancelled.
-    pub fn order_is_cancelled(&self) -> bool {
-        self.voided || self.refunded
-    }
 }
 
 impl Aggregate for Payment {
@@ -119,12 +111,8 @@ impl Aggregate for Payment {
                     Some(taken) if taken.status == PaymentStatus::Success && !self.refunded => {
                         Ok(vec![PaymentRefunded { payment_id, order_id, amount: taken.amount }.into()])
                     }
-                    // One of ours was the only one. Another producer may still try again under another id.
-                    Some(failed) if failed.status == PaymentStatus::Failed && !is_external(failed) => {
-                        Ok(vec![])
-                    }
-                    Some(_) | None if self.order_is_cancelled() => Ok(vec![]),
-                    Some(_) | None => Ok(vec![PaymentVoided { payment_id, order_id }.into()]),
+                    None if !self.voided => Ok(vec![PaymentVoided { payment_id, order_id }.into()]),
+                    Some(_) | None => Ok(vec![]),
                 }
             }
         }
@@ -232,13 +220,13 @@ mod tests {
 
     #[test]
     fn a_failed_payment_leaves_nothing_to_give_back() {
-        given::<Payment>([card(Failed).into()]).when(&cancel()).then_nothing();
+        for failed in [card(Failed), outside(Failed)] {
+            given::<Payment>([failed.into()]).when(&cancel()).then_nothing();
+        }
     }
 
     #[test]
-    fn a_cancellation_is_remembered_for_what_is_taken_outside_later() {
-        given::<Payment>([outside(Failed).into()]).when(&cancel()).then([voided()]);
-        given::<Payment>([outside(Failed).into(), voided()]).when(&cancel()).then_nothing();
+    fn what_is_taken_outside_is_recorded_and_given_back() {
         given::<Payment>([voided()])
             .when(&PaymentCommand::Record(outside(Success)))
             .then([outside(Success).into()]);

@@ -66,15 +66,6 @@ impl PaymentSummary {
         tables.page(&list, page, Self::read)
     }
 
-    /// The payments for an order whose money was taken and not given back.
-    pub fn taken_for(tables: &Tables<'_>, order_id: &EntityId) -> rusqlite::Result<Vec<EntityId>> {
-        tables.all(
-            "SELECT payment_id FROM payments WHERE order_id = ?1 AND state = ?2",
-            params![order_id, Word(PaymentState::Success)],
-            |row| row.get(0),
-        )
-    }
-
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let tried = match row.get("currency")? {
             None => None,

@@ -96,7 +96,7 @@ async fn every_payment_from_outside_is_refunded_when_its_order_is_cancelled_whic
     till.adopter.handle(paid("p-failed", "o-1", PaymentStatus::Failed)).await.unwrap();
     till.cashier.handle(till.cancel("o-1").await).await.unwrap();
     till.adopter.handle(paid("p-after", "o-1", PaymentStatus::Success)).await.unwrap();
-    // The payment that carries the order's own id is where the cancellation is remembered.
+    // Also one that carries the order's own id.
     till.adopter.handle(paid("o-1", "o-1", PaymentStatus::Success)).await.unwrap();
     for payment in ["p-before", "p-after", "o-1"] {
         assert_eq!(till.state(payment).await, Some(PaymentState::Refunded), "{payment}");

@@ -78,9 +78,10 @@ impl Till {
         let account_list = ReadModel::follow(&log, dir.path());
         let gateway = Arc::new(Bank::default());
         let at: Arc<dyn PaymentGateway> = gateway.clone();
-        let cashier = Cashier::new(log.clone(), accounts.clone(), payments.clone(), payment_list.clone(), at)
+        let bills = log.store();
+        let cashier = Cashier::new(log.clone(), accounts.clone(), bills.clone(), payments.clone(), at)
             .gateway_answers_within(Duration::from_millis(200));
-        let adopter = PaymentAdopter::new(log.clone(), payments.clone());
+        let adopter = PaymentAdopter::new(log.clone(), bills, payments.clone());
         let routes = Api { accounts: accounts.clone(), account_list, payment_list }.routes();
         let http = Routes::new(routes);
         Self { server, _dir: dir, client, log, accounts, payments, gateway, cashier, adopter, http }
