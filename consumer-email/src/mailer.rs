@@ -8,6 +8,7 @@ use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::{PaymentProcessed, PaymentStatus};
 use eventkit::{
     Cause, EntityId, EventLog, EventStore, Handler, HandlerError, HandlerResult, OrReject, Recorded,
+    RejectRefusal,
 };
 use lettre::Address;
 use tracing::warn;
@@ -22,7 +23,7 @@ use crate::transport::{MailTransport, SendError};
 /// are keyed by the event that the mail tells about. What remains is a crash between the server's answer and the record:
 /// then the mail goes out again, under the same `Message-ID`, by which mail programs tell it is the same.
 ///
-/// An order without an address gets no mails. One whose address is none gets none either, which is recorded once, with
+/// An order without an address gets no mails. One whose address is invalid gets none either, which is recorded once, with
 /// the news that it was placed: it is one fault, so it is one record and not a dead letter for each piece of news.
 pub struct Mailer {
     log: EventLog,
@@ -81,20 +82,16 @@ impl Mailer {
     }
 
     async fn skip(&self, skipped: MailSkipped, cause: &Cause) -> HandlerResult {
-        warn!(order.id = %skipped.order_id, reason = skipped.reason, "an order's address is none; it gets no mails");
+        warn!(order.id = %skipped.order_id, reason = skipped.reason, "an order's e-mail address is invalid; it gets no mails");
         let mail_id = skipped.mail_id.clone();
-        self.mails
-            .execute(&mail_id, &MailCommand::Skip(skipped), cause)
-            .await
-            .context("recording that an order gets no mails")?;
+        self.mails.execute(&mail_id, &MailCommand::Skip(skipped), cause).await.reject_refusal()?;
         Ok(())
     }
 
     /// Records that it is about to be sent, and says where the mail stands now.
     async fn attempt(&self, facts: &MailFacts, cause: &Cause) -> Result<Mail, HandlerError> {
         let attempt = MailCommand::Attempt(facts.clone());
-        let stored =
-            self.mails.execute(&facts.mail_id, &attempt, cause).await.context("recording the attempt")?;
+        let stored = self.mails.execute(&facts.mail_id, &attempt, cause).await.reject_refusal()?;
         if !stored.repeated {
             return Ok(stored.state);
         }
@@ -104,10 +101,7 @@ impl Mailer {
 
     async fn mark_sent(&self, facts: MailFacts, cause: &Cause) -> HandlerResult {
         let (mail_id, sent) = (facts.mail_id.clone(), MailCommand::MarkSent(facts));
-        self.mails
-            .execute(&mail_id, &sent, &cause.clone().step("sent"))
-            .await
-            .context("recording that it was sent")?;
+        self.mails.execute(&mail_id, &sent, &cause.clone().step("sent")).await.reject_refusal()?;
         Ok(())
     }
 }

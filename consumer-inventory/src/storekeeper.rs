@@ -1,10 +1,9 @@
 //! Does with the stock what happens to orders.
 
-use anyhow::Context;
 use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
 use common::stock::StockLine;
 use eventkit::{
-    Cause, EntityId, EventStore, ExecuteError, Executed, Handler, HandlerResult, OrReject, Recorded,
+    Cause, EntityId, EventStore, ExecuteError, Executed, Handler, HandlerResult, Recorded, RejectRefusal,
 };
 
 use crate::stock::{Stock, StockCommand, StockRejection};
@@ -40,13 +39,9 @@ impl Storekeeper {
         self.stock.execute_at(&self.warehouse, at, &command, cause).await
     }
 
-    /// A refusal will be the same next time; anything else may pass.
-    async fn react(&self, command: StockCommand, cause: &Cause, doing: &'static str) -> HandlerResult {
-        match self.stock.execute(&self.warehouse, &command, cause).await {
-            Ok(_) => Ok(()),
-            Err(ExecuteError::Rejected(refusal)) => Err(refusal).context(doing).or_reject(),
-            Err(failure) => Err(failure).context(doing)?,
-        }
+    async fn react(&self, command: StockCommand, cause: &Cause) -> HandlerResult {
+        self.stock.execute(&self.warehouse, &command, cause).await.reject_refusal()?;
+        Ok(())
     }
 }
 
@@ -59,7 +54,7 @@ impl Handler<OrderPlaced> for Storekeeper {
             .collect();
         let (warehouse, order_id) = (self.warehouse.clone(), order.order_id.clone());
         let command = StockCommand::Reserve { warehouse, order_id, lines };
-        self.react(command, &order.cause(), "reserving stock for the order").await
+        self.react(command, &order.cause()).await
     }
 }
 
@@ -67,7 +62,7 @@ impl Handler<OrderCancelled> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderCancelled>) -> HandlerResult {
         let (warehouse, order_id) = (self.warehouse.clone(), order.order_id.clone());
         let command = StockCommand::Release { warehouse, order_id };
-        self.react(command, &order.cause(), "giving back the order's stock").await
+        self.react(command, &order.cause()).await
     }
 }
 
@@ -75,6 +70,6 @@ impl Handler<OrderShipped> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderShipped>) -> HandlerResult {
         let (warehouse, order_id) = (self.warehouse.clone(), order.order_id.clone());
         let command = StockCommand::Ship { warehouse, order_id };
-        self.react(command, &order.cause(), "shipping the order's stock").await
+        self.react(command, &order.cause()).await
     }
 }

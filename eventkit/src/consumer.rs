@@ -1,7 +1,7 @@
 //! A consumer: the life of one delivery is [`Consumer::process`]. Read that first.
 //!
-//! `process` decides and never touches the broker; the runtime (`consumer/runtime.rs`) feeds it, keeps events of one entity
-//! in order, extends deadlines, has marked what was handled, and settles what was decided.
+//! `process` decides and settles nothing; the runtime (`consumer/runtime.rs`) feeds it, keeps events of one entity in order,
+//! extends deadlines, has marked what was handled, and settles what was decided.
 
 mod durable;
 mod pull;
@@ -22,8 +22,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::envelope::DecodeError;
+use crate::failure::{causes, panic_message};
 use crate::health::CheckHandle;
 use crate::inbox::{Claim, Grant, Inbox, Key, Turn};
+use crate::jitter::jittered;
 use crate::subject::{self, EventSubject};
 use crate::timers::due_prefix;
 use crate::{
@@ -335,12 +337,15 @@ pub(crate) struct GivenUp {
 }
 
 impl Consumer {
-    /// The life of one delivery: decode, claim, handle, and say what is to become of it. It decides and never touches the
-    /// broker; the runtime marks what was handled, many in one write.
+    /// The life of one delivery: decode, claim, handle, and say what is to become of it. It settles nothing: no ack is sent
+    /// here and no dead letter stored, and what was handled is marked by the runtime, many in one write. What it asks of
+    /// the broker, it asks the idempotency set, behind [`Inbox`].
     async fn process(&self, inbox: &dyn Inbox, delivery: &Delivery) -> Disposition {
         let (key, handling) = match self.decode(delivery) {
             Ok(decoded) => decoded,
-            Err(error) => return self.give_up(None, FailureClass::Undecodable, &error.into(), 0, None),
+            Err(error) => {
+                return self.give_up(delivery, None, FailureClass::Undecodable, &error.into(), 0, None);
+            }
         };
         // One that may have killed this process before must not take its neighbours with it.
         let _alone = if inbox.is_suspect(key) { Some(self.alone.lock().await) } else { None };
@@ -349,22 +354,38 @@ impl Consumer {
             Ok(Claim::Done) => return Disposition::Ack,
             Ok(Claim::Held) => return wait_for(delivery, self.limits.claim_lease / 5),
             Err(error) => {
-                tracing::warn!(%error, "cannot claim an event; trying again");
+                tracing::warn!(
+                    consumer.name = self.name,
+                    event.subject = delivery.subject.as_str(),
+                    event.sequence = delivery.sequence,
+                    %error,
+                    "cannot claim an event; trying again",
+                );
                 return wait_for(delivery, self.limits.retry_min);
             }
         };
         let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at);
         if grant.attempt > self.limits.max_attempts {
-            return self.give_up_started_too_often(key, grant, first_failed_at);
+            return self.give_up_started_too_often(delivery, key, grant, first_failed_at);
         }
         match self.handle(handling).await {
             Ok(()) => Disposition::Handled(key),
-            Err(HandlerError::Reject(error)) => {
-                self.give_up(Some(key), FailureClass::Rejected, &error, grant.attempt, first_failed_at)
-            }
-            Err(HandlerError::Retry(error)) if grant.attempt >= self.limits.max_attempts => {
-                self.give_up(Some(key), FailureClass::Exhausted, &error, grant.attempt, first_failed_at)
-            }
+            Err(HandlerError::Reject(error)) => self.give_up(
+                delivery,
+                Some(key),
+                FailureClass::Rejected,
+                &error,
+                grant.attempt,
+                first_failed_at,
+            ),
+            Err(HandlerError::Retry(error)) if grant.attempt >= self.limits.max_attempts => self.give_up(
+                delivery,
+                Some(key),
+                FailureClass::Exhausted,
+                &error,
+                grant.attempt,
+                first_failed_at,
+            ),
             Err(HandlerError::Retry(error)) => {
                 self.retry(inbox, key, delivery, grant.attempt, first_failed_at, &error).await
             }
@@ -393,7 +414,7 @@ impl Consumer {
         let read = std::panic::catch_unwind(AssertUnwindSafe(|| route(&envelope, place)));
         let Routed { entity, handling } = read.unwrap_or_else(|panic| {
             let event_type = envelope.event_type().to_owned();
-            Err(DecodeError::Panicked { event_type, panic: text_of(&*panic) })
+            Err(DecodeError::Panicked { event_type, panic: panic_message(&*panic).to_owned() })
         })?;
         let key = match (delivery.redrives, due, stored) {
             (0, None, None) => Key::of_adopted(envelope.id(), &entity),
@@ -410,7 +431,7 @@ impl Consumer {
         match tokio::time::timeout(limit, AssertUnwindSafe(handling).catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => {
-                Err(HandlerError::Retry(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic))))
+                Err(HandlerError::Retry(anyhow::anyhow!("the handler panicked: {}", panic_message(&*panic))))
             }
             Err(_) => Err(HandlerError::Retry(anyhow::anyhow!("the handler did not end within {limit:?}"))),
         }
@@ -453,6 +474,7 @@ impl Consumer {
 
     fn give_up_started_too_often(
         &self,
+        delivery: &Delivery,
         key: Key,
         grant: Grant,
         first_failed_at: Option<DateTime<Utc>>,
@@ -463,17 +485,13 @@ impl Consumer {
         } else {
             (FailureClass::Exhausted, "the handler failed as often as it may")
         };
-        self.give_up(
-            Some(key),
-            class,
-            &anyhow::anyhow!("{error}, {attempts} times"),
-            attempts,
-            first_failed_at,
-        )
+        let error = anyhow::anyhow!("{error}, {attempts} times");
+        self.give_up(delivery, Some(key), class, &error, attempts, first_failed_at)
     }
 
     fn give_up(
         &self,
+        delivery: &Delivery,
         key: Option<Key>,
         class: FailureClass,
         error: &anyhow::Error,
@@ -481,7 +499,15 @@ impl Consumer {
         first_failed_at: Option<DateTime<Utc>>,
     ) -> Disposition {
         let errors = causes(error);
-        tracing::error!(consumer.name = self.name, %class, attempts, error = errors.join(": "), "dead letter");
+        tracing::error!(
+            consumer.name = self.name,
+            event.subject = delivery.subject.as_str(),
+            event.sequence = delivery.sequence,
+            %class,
+            attempts,
+            error = errors.join(": "),
+            "dead letter",
+        );
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         Disposition::DeadLetter(GivenUp { key, class, errors, attempts, first_failed_at })
     }
@@ -490,24 +516,4 @@ impl Consumer {
 /// Not now, and not because the event failed.
 fn wait_for(delivery: &Delivery, after: Duration) -> Disposition {
     Disposition::Retry { after: jittered(after), first_failed_at: delivery.first_failed_at }
-}
-
-/// An error and what caused it, outermost first; without the causes that an error has told already.
-fn causes(error: &anyhow::Error) -> Vec<String> {
-    let mut told: Vec<String> = Vec::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if told.last().is_none_or(|last| !last.ends_with(&cause)) {
-            told.push(cause);
-        }
-    }
-    told
-}
-
-fn jittered(delay: Duration) -> Duration {
-    delay.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -14,6 +14,8 @@ use futures::StreamExt;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, warn};
 
+use crate::jitter::jittered;
+
 /// How much one pull asks for. More than one round trip's worth, less than would crowd the memory.
 const BATCH_MESSAGES: usize = 1000;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -225,8 +227,7 @@ impl Follower {
         self.source = None;
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("eventkit_follower_restarts_total", "stream" => self.stream.clone()).increment(1);
-        let pause = RETRY_MIN.saturating_mul(2 << failures.min(16)).min(RETRY_MAX);
-        let pause = pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5));
+        let pause = jittered(RETRY_MIN.saturating_mul(2 << failures.min(16)).min(RETRY_MAX));
         warn!(
             stream.name = self.stream,
             stream.sequence = self.next_sequence,

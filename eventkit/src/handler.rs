@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::{Event, PublishError, Recorded, StoreError};
+use crate::{Event, ExecuteError, PublishError, Recorded, StoreError};
 
 /// Reacts to one type of event. Implement it on one struct for as many event types as belong together.
 ///
@@ -65,12 +65,43 @@ impl<T, E: Into<anyhow::Error>> OrReject<T> for Result<T, E> {
     }
 }
 
+/// Spells what a command's refusal means in a handler: `store.execute(…).await.reject_refusal()?`.
+pub trait RejectRefusal<T> {
+    /// A refusal by the rules of an aggregate will be the same next time, and is not worth a retry. Everything else that
+    /// can go wrong with a command is.
+    fn reject_refusal(self) -> Result<T, HandlerError>;
+}
+
+impl<T, R> RejectRefusal<T> for Result<T, ExecuteError<R>>
+where
+    R: std::error::Error + Send + Sync + 'static,
+{
+    fn reject_refusal(self) -> Result<T, HandlerError> {
+        self.map_err(|error| match error {
+            ExecuteError::Rejected(refusal) => HandlerError::reject(refusal),
+            failure => failure.into(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::ExecuteError;
+
+    #[test]
+    fn a_refusal_is_final_and_a_conflict_is_not() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no")]
+        struct No;
+
+        let of = |error: ExecuteError<No>| Err::<(), _>(error).reject_refusal().unwrap_err();
+        assert!(matches!(of(ExecuteError::Rejected(No)), HandlerError::Reject(_)));
+        assert!(matches!(of(ExecuteError::Conflict { attempts: 64 }), HandlerError::Retry(_)));
+        let away = StoreError::Unavailable("away".to_owned());
+        assert!(matches!(of(away.into()), HandlerError::Retry(_)));
+    }
 
     #[test]
     fn what_is_too_large_to_be_recorded_is_not_tried_again() {

@@ -4,7 +4,7 @@
 //! write is the publication: there is no outbox and no second write. Consumers read the log through durables, handle
 //! each event with one effect, and give up on what cannot be handled without losing it.
 //!
-//! This page is the whole public API, in the order in which to read it. The one function to read is
+//! This page names everything public, in the order in which to read it. The one function to read is
 //! `Consumer::process` in `consumer.rs`: the life of one delivery. The kit knows JetStream and has never heard of
 //! an order; `ARCHITECTURE.md` tells the rest.
 
@@ -44,7 +44,7 @@ pub use log::{EventLog, StoreError};
 // Reacting: handlers return, the consumer settles; what cannot be handled is a dead letter.
 
 mod handler;
-pub use handler::{Handler, HandlerError, HandlerResult, OrReject};
+pub use handler::{Handler, HandlerError, HandlerResult, OrReject, RejectRefusal};
 
 mod consumer;
 pub use consumer::{Consumer, OrderBy};
@@ -81,6 +81,9 @@ pub mod provision;
 
 #[cfg(feature = "testing")]
 pub mod testing;
+
+mod failure;
+mod jitter;
 
 #[doc(hidden)] // for the macros
 pub use serde_json;

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::jitter::jittered;
 use crate::log::{Ack, Outgoing, PublishFailure};
 use crate::{Cause, EntityId, Envelope, Event, EventId, EventLog, subject};
 
@@ -150,7 +151,7 @@ pub(crate) async fn publish_retrying(
             return Err(PublishError::unavailable(format!("not acknowledged within {:?}", log.deadline())));
         }
         tracing::debug!(error = %failure, ?pause, "publish again");
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
+        tokio::time::sleep(jittered(pause).min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -249,7 +249,7 @@ impl<A: Aggregate> EventStore<A> {
                     if Instant::now() >= deadline {
                         return Err(StoreError::unavailable(failure).into());
                     }
-                    tracing::debug!(error = %failure, entity = A::ENTITY, %id, "append again");
+                    tracing::debug!(error = %failure, entity = A::ENTITY, entity.id = %id, "append again");
                     in_doubt = Some(version);
                     pause(conflicts + 8).await;
                 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use common::order::{OrderPlaced, OrderShipped, PaymentMethod};
-use eventkit::{Cause, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded};
+use eventkit::{Cause, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal};
 
 use crate::order::{Order, OrderCommand, OrderRejection};
 
@@ -24,11 +24,8 @@ impl Handler<OrderPlaced> for OrderAdopter {
         // Whatever it says, an order from outside is paid outside: nothing here is charged for it.
         let order = OrderPlaced { payment_method: PaymentMethod::External {}, ..placed.event.clone() };
         let cause = Cause::adopting(&placed.meta);
-        match self.orders.execute(&placed.order_id, &OrderCommand::Place(order), &cause).await {
-            Ok(_) => Ok(()),
-            Err(ExecuteError::Rejected(reason)) => Err(HandlerError::reject(reason)),
-            Err(failure) => Err(failure.into()),
-        }
+        self.orders.execute(&placed.order_id, &OrderCommand::Place(order), &cause).await.reject_refusal()?;
+        Ok(())
     }
 }
 
@@ -39,13 +36,11 @@ impl Handler<OrderShipped> for OrderAdopter {
             tracking_number: shipped.tracking_number.clone(),
         };
         match self.orders.execute(&shipped.order_id, &command, &Cause::adopting(&shipped.meta)).await {
-            Ok(_) => Ok(()),
             // The order or its payment may still be on its way.
             Err(ExecuteError::Rejected(early @ (OrderRejection::NotConfirmed | OrderRejection::Unknown))) => {
                 Err(early).context("a shipment came before its order was confirmed")?
             }
-            Err(ExecuteError::Rejected(reason)) => Err(HandlerError::reject(reason)),
-            Err(failure) => Err(failure.into()),
+            executed => executed.reject_refusal().map(drop),
         }
     }
 }

@@ -7,7 +7,7 @@ use common::order::{CancelReason, OrderCancelled, OrderConfirmed, OrderPlaced, P
 use common::payment::{PaymentProcessed, PaymentStatus};
 use common::stock::{StockRejected, StockShortage};
 use eventkit::{
-    Cause, EntityId, Event, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded, Timers,
+    Cause, EntityId, Event, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal, Timers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,11 +54,9 @@ impl OrderSaga {
 
     async fn tell(&self, order_id: &EntityId, command: OrderCommand, cause: &Cause) -> HandlerResult {
         match self.orders.execute(order_id, &command, cause).await {
-            Ok(_) => Ok(()),
             // Another producer's payment may come before its order.
             Err(ExecuteError::Rejected(unknown @ OrderRejection::Unknown)) => Err(unknown.into()),
-            Err(ExecuteError::Rejected(reason)) => Err(HandlerError::reject(reason)),
-            Err(failure) => Err(failure.into()),
+            executed => executed.reject_refusal().map(drop),
         }
     }
 }

@@ -3,10 +3,9 @@
 use anyhow::anyhow;
 use common::order::{OrderPlaced, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
-use eventkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded};
+use eventkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded, RejectRefusal};
 
 use crate::bill::{Bill, BillCommand};
-use crate::cashier::rejected_for_good;
 use crate::payment::{Payment, PaymentCommand};
 
 /// Records other producers' payments. A payment for an order that the shop charges itself is refused; one for an order
@@ -40,8 +39,8 @@ impl Handler<PaymentProcessed> for PaymentAdopter {
             own => PaymentMethodKind::External { method: own.label().to_owned() },
         };
         let record = PaymentCommand::Record(PaymentProcessed { payment_method, ..paid.event.clone() });
-        let adopted = self.payments.execute(&paid.payment_id, &record, &Cause::adopting(&paid.meta)).await;
-        rejected_for_good(adopted)?;
+        let adopting = Cause::adopting(&paid.meta);
+        self.payments.execute(&paid.payment_id, &record, &adopting).await.reject_refusal()?;
 
         if paid.status == PaymentStatus::Failed {
             return Ok(());
@@ -50,8 +49,8 @@ impl Handler<PaymentProcessed> for PaymentAdopter {
         let note = BillCommand::NotePayment { payment_id: payment_id.clone(), order_id: order_id.clone() };
         if self.bills.execute(&paid.order_id, &note, &cause).await?.state.is_closed() {
             let cancel = PaymentCommand::Cancel { payment_id, order_id };
-            let given_back = self.payments.execute(&paid.payment_id, &cancel, &cause.step("give back")).await;
-            rejected_for_good(given_back)?;
+            let give_back = cause.step("give back");
+            self.payments.execute(&paid.payment_id, &cancel, &give_back).await.reject_refusal()?;
         }
         Ok(())
     }

@@ -15,8 +15,7 @@ use common::order::{CardToken, OrderCancelled, OrderPlaced, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use common::stock::StockReserved;
 use eventkit::{
-    Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, OrReject,
-    Recorded,
+    Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal,
 };
 
 use crate::account::{Account, AccountCommand, AccountRejection};
@@ -115,9 +114,8 @@ impl Cashier {
             PaymentMethod::External {} => {}
             PaymentMethod::Account { account_id } => {
                 let cause = cause.clone().step("give back");
-                let given =
-                    self.accounts.execute(account_id, &AccountCommand::GiveBack { payment_id }, &cause).await;
-                rejected_for_good(given)?;
+                let give_back = AccountCommand::GiveBack { payment_id };
+                self.accounts.execute(account_id, &give_back, &cause).await.reject_refusal()?;
             }
             PaymentMethod::Card { .. } => {
                 let answer =
@@ -157,7 +155,7 @@ impl Handler<OrderCancelled> for Cashier {
             payment_id: payment_id.clone(),
             order_id: order_id.clone(),
         };
-        let own = rejected_for_good(self.payments.execute(order_id, &cancel(order_id), &cause).await)?;
+        let own = self.payments.execute(order_id, &cancel(order_id), &cause).await.reject_refusal()?;
         if own.state.state() != Some(PaymentState::Failed) {
             self.give_back(&self.order(order_id).await?.event, &cause).await?;
         }
@@ -166,21 +164,9 @@ impl Handler<OrderCancelled> for Cashier {
         let bill = self.bills.execute(order_id, &close, &cause).await?.state;
         for payment_id in bill.paid_outside() {
             let cause = cause.clone().step("paid outside");
-            rejected_for_good(self.payments.execute(payment_id, &cancel(payment_id), &cause).await)?;
+            self.payments.execute(payment_id, &cancel(payment_id), &cause).await.reject_refusal()?;
         }
         Ok(())
-    }
-}
-
-/// A refusal by the rules will be the same next time; everything else is worth a retry.
-pub(crate) fn rejected_for_good<T, R>(executed: Result<T, ExecuteError<R>>) -> Result<T, HandlerError>
-where
-    R: std::error::Error + Send + Sync + 'static,
-{
-    match executed {
-        Ok(done) => Ok(done),
-        Err(ExecuteError::Rejected(reason)) => Err(reason).or_reject(),
-        Err(failure) => Err(failure.into()),
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
-use super::jittered;
 use crate::health::CheckHandle;
+use crate::jitter::jittered;
 
 /// How long the server keeps one request for messages open.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -90,7 +90,13 @@ impl Puller {
             failures += 1;
             let (name, stream) = (&self.durable.name, self.durable.stream);
             let error = format!("{error:#}");
-            tracing::warn!(consumer.name = name, stream, error, failures, "pulling failed; trying again");
+            tracing::warn!(
+                consumer.name = name,
+                stream.name = stream,
+                error,
+                failures,
+                "pulling failed; trying again"
+            );
             metrics::counter!("eventkit_pull_failures_total", "consumer" => name.clone()).increment(1);
             self.health.set_ready(false, error);
             let _ = tokio::time::timeout(pause_after(failures), self.stop.cancelled()).await;

@@ -24,9 +24,10 @@ use tokio_util::time::DelayQueue;
 use super::pull::{Arrival, Pulled};
 use super::settle::{Settlement, Verdict};
 use super::workers::{Job, Processed, Workers};
-use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy, jittered};
+use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy};
 use crate::health::CheckHandle;
 use crate::inbox::{Inbox, InboxError, Key, Turn};
+use crate::jitter::jittered;
 use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext, subject};
 
 /// How long storing a dead letter is put off after a failure.
@@ -96,6 +97,7 @@ pub(super) struct Runtime {
     /// Whether dead letters can be stored.
     storing: CheckHandle,
     handled: Counter,
+    duplicate: Counter,
     dead: Counter,
 }
 
@@ -114,6 +116,7 @@ impl Runtime {
         Self {
             storing,
             handled: count("handled"),
+            duplicate: count("duplicate"),
             dead: count("dead_letter"),
             limits: consumer.limits.clone(),
             lanes_by: consumer.lanes,
@@ -272,7 +275,10 @@ impl Runtime {
     fn follow_up(&mut self, Processed { id, delivery, disposition }: Processed) {
         match disposition {
             Disposition::Handled(key) => self.to_mark.push(Handled { id, delivery, key }),
-            Disposition::Ack => self.acknowledge(id),
+            Disposition::Ack => {
+                self.duplicate.increment(1);
+                self.settle(id, Verdict::Ack);
+            }
             Disposition::Retry { after, first_failed_at } => {
                 self.retry(id, Delivery { first_failed_at, ..delivery }, after);
             }

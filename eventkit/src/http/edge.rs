@@ -1,6 +1,5 @@
 //! [`complete`]: what surrounds every route, whatever it does.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use super::live::LiveStreams;
 use super::openapi::{KnownParameters, Routes};
 use super::problem::Problem;
 use super::write::{IDEMPOTENCY_KEY, WholeBody};
+use crate::failure::panic_message;
 
 /// The largest request body.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -76,7 +76,8 @@ async fn around(mut request: Request, next: Next) -> Response {
     let answer = match tokio::time::timeout(HANDLE_WITHIN, handled).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
-            Problem::internal(anyhow::anyhow!("the handler panicked: {}", message(&*panic))).into_response()
+            Problem::internal(anyhow::anyhow!("the handler panicked: {}", panic_message(&*panic)))
+                .into_response()
         }
         Err(_) => Problem::unavailable(anyhow::anyhow!("no answer within {HANDLE_WITHIN:?}")).into_response(),
     };
@@ -146,9 +147,4 @@ fn request_id(request: &Request) -> HeaderValue {
     given.filter(reasonable).cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&Uuid::now_v7().to_string()).unwrap_or(HeaderValue::from_static("-"))
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

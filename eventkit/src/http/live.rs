@@ -200,7 +200,7 @@ impl<A: Aggregate, T: From<A::Event> + Serialize> Live<A, T> {
                 }
                 Err(StoreError::Unavailable(_)) => {}
                 Err(error) => {
-                    warn!(entity = A::ENTITY, id = %self.id, %error, "a live stream ends");
+                    warn!(entity = A::ENTITY, entity.id = %self.id, %error, "a live stream ends");
                     return None;
                 }
             }

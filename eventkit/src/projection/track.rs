@@ -17,6 +17,7 @@ use super::file::{Files, Mark, Position, identity};
 use super::model::Served;
 use super::writer::{Item, Work, Writer, WriterEnd};
 use super::{FromStream, Projection};
+use crate::failure::causes;
 use crate::follow::{Followed, FollowedMessage, Follower};
 
 /// The most that one transaction takes in.
@@ -332,7 +333,7 @@ impl<P: Projection> Follow<P> {
         let stored_at = message.time.timestamp_nanos_opt().unwrap_or_default();
         self.last = Mark { sequence: message.sequence, stored_at };
         let subject = message.message.subject.clone();
-        let event = P::Event::from_stream(message).map_err(|error| format!("{error:#}"));
+        let event = P::Event::from_stream(message).map_err(|error| causes(&error).join(": "));
         Item { mark: self.last, subject, event }
     }
 

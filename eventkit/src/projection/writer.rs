@@ -1,6 +1,5 @@
 //! The one thread that writes a read model's file: batches as they come, each one transaction with its position.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tracing::{error, warn};
 use super::file::{Files, Mark, Position, Unusable, is_damage, is_machine, settle, write_position};
 use super::track::Progress;
 use super::{Projection, Tables, integer};
+use crate::failure::{causes, panic_message};
 
 /// How long to wait after the machine failed (a full disk), before the same batch is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ impl From<anyhow::Error> for Trouble {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<rusqlite::Error>() {
             Ok(error) => error.into(),
-            Err(error) => Self::Event(format!("{error:#}")),
+            Err(error) => Self::Event(causes(&error).join(": ")),
         }
     }
 }
@@ -232,7 +232,7 @@ fn apply<P: Projection>(db: &Connection, event: &P::Event) -> Result<(), Trouble
     let apply = AssertUnwindSafe(|| P::apply(&Tables::of(db), event));
     match catch_unwind(apply) {
         Ok(applied) => applied.map_err(Trouble::from),
-        Err(panic) => Err(Trouble::Event(format!("panicked: {}", message(&*panic)))),
+        Err(panic) => Err(Trouble::Event(format!("panicked: {}", panic_message(&*panic)))),
     }
 }
 
@@ -251,8 +251,8 @@ fn park<E>(db: &Connection, item: &Item<E>, reason: &str, position: &mut Positio
 fn tell_parked<E>(projection: &'static str, item: &Item<E>, reason: &str) {
     error!(
         projection.name = projection,
-        subject = %item.subject,
-        sequence = item.mark.sequence,
+        event.subject = %item.subject,
+        event.sequence = item.mark.sequence,
         error = shortened(reason),
         "an event was parked: the read model goes on without it"
     );
@@ -260,9 +260,4 @@ fn tell_parked<E>(projection: &'static str, item: &Item<E>, reason: &str) {
 
 fn shortened(reason: &str) -> &str {
     reason.get(..reason.floor_char_boundary(MAX_REASON)).unwrap_or(reason)
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

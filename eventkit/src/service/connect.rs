@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::ServiceInfo;
 use super::config::CommonSettings;
 use crate::health::{CheckHandle, Health};
+use crate::jitter::jittered;
 
 /// The oldest server that has what we rely on: atomic batches, per-message lifetimes, strict configuration.
 const OLDEST: (i64, i64, i64) = (2, 12, 0);
@@ -107,8 +108,7 @@ async fn patiently(options: &ConnectOptions, settings: &CommonSettings, check: &
 /// Doubling from 50 ms to 5 s, the upper half of it random, so that a restarted server is not stormed.
 fn delay(attempt: usize) -> Duration {
     let exponent = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
-    let full = RETRY_MIN.saturating_mul(1 << exponent).min(RETRY_MAX);
-    full.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    jittered(RETRY_MIN.saturating_mul(1 << exponent).min(RETRY_MAX))
 }
 
 /// Turns what happens to the connection into logs, metrics and readiness.
