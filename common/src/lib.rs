@@ -15,7 +15,7 @@ pub mod stock;
 pub mod text;
 pub mod user;
 
-use eventkit::{Catalog, events};
+use eventkit::{Catalog, EventSet as _, events};
 
 use account::{AccountOpened, MoneyDeposited, MoneyWithdrawn};
 use bill::{BillClosed, BillPaidOutside};
@@ -54,30 +54,7 @@ events! {
     }
 }
 
-/// Every event of the shop. Streams, filters and permissions are computed from it.
+/// Every event of the shop, as data: what the stream holds, and what tools offer.
 pub fn catalog() -> Catalog {
-    Catalog::new()
-        .with::<UserCreated>()
-        .with::<UserUpdated>()
-        .with::<UserStatusChanged>()
-        .with::<OrderPlaced>()
-        .with::<OrderConfirmed>()
-        .with::<OrderShipped>()
-        .with::<OrderCancelled>()
-        .with::<StockReceived>()
-        .with::<StockReserved>()
-        .with::<StockRejected>()
-        .with::<StockReleased>()
-        .with::<StockShipped>()
-        .with::<PaymentProcessed>()
-        .with::<PaymentRefunded>()
-        .with::<PaymentVoided>()
-        .with::<BillPaidOutside>()
-        .with::<BillClosed>()
-        .with::<AccountOpened>()
-        .with::<MoneyDeposited>()
-        .with::<MoneyWithdrawn>()
-        .with::<MailAttempted>()
-        .with::<MailSent>()
-        .with::<MailSkipped>()
+    ShopEvent::catalog()
 }

@@ -9,7 +9,8 @@ use crate::event::version_after;
 use crate::subject::{self, is_event_type};
 use crate::{Envelope, Event};
 
-/// Every event type, in the order of declaration. Streams, filters and permissions are computed from it.
+/// Every event type, in the order of declaration. The subjects of the stream are computed from it, code is written from it
+/// (`new-consumer`), and a mended dead letter is checked against it.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     events: Vec<EventSpec>,

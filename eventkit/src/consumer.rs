@@ -56,7 +56,7 @@ pub struct Consumer {
     /// What stands before the subjects of its timers.
     due_prefix: String,
     limits: Limits,
-    lanes: OrderBy,
+    lanes: OrderingKey,
     service_version: String,
     inbox: Option<Arc<dyn Inbox>>,
     /// Suspects are handled one at a time.
@@ -86,7 +86,7 @@ struct Routed {
 
 /// Which events wait for one another. An event that waits for its retry holds up the later ones of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderBy {
+pub enum OrderingKey {
     /// Events of one entity are handled in stream order.
     Entity,
     /// Events that one outside request led to are handled in stream order. For a consumer of an entity that all requests
@@ -149,7 +149,7 @@ impl Consumer {
             adopted: HashMap::new(),
             timers: HashMap::new(),
             limits: Limits::default(),
-            lanes: OrderBy::Entity,
+            lanes: OrderingKey::Entity,
             service_version: "unknown".to_owned(),
             inbox: None,
             alone: tokio::sync::Mutex::default(),
@@ -181,13 +181,13 @@ impl Consumer {
         self
     }
 
-    /// Which events wait for one another; [`OrderBy::Entity`] unless said otherwise.
+    /// Which events wait for one another; [`OrderingKey::Entity`] by default.
     #[must_use]
-    pub fn ordered_by(self, lanes: OrderBy) -> Self {
+    pub fn ordered_by(self, lanes: OrderingKey) -> Self {
         Self { lanes, ..self }
     }
 
-    /// How many handlers run at once, 64 unless said otherwise.
+    /// How many handlers run at once, 64 by default.
     #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.limits.concurrency = concurrency.max(1);
@@ -195,7 +195,7 @@ impl Consumer {
         self
     }
 
-    /// How many messages are buffered or running, 512 unless said otherwise.
+    /// How many messages are buffered or running, 512 by default.
     #[must_use]
     pub fn window(mut self, window: usize) -> Self {
         self.limits.window = window.max(self.limits.concurrency);
@@ -203,7 +203,7 @@ impl Consumer {
         self
     }
 
-    /// How often a handler is started for one event before it becomes a dead letter, 5 unless said otherwise.
+    /// How often a handler is started for one event before it becomes a dead letter, 5 by default.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.limits.max_attempts = attempts.max(1);
@@ -211,7 +211,7 @@ impl Consumer {
     }
 
     /// The delay before the second attempt, doubled for each further one up to the longest; half a second and half a
-    /// minute unless said otherwise. Delays are shortened at random by up to half.
+    /// minute by default. Delays are shortened at random by up to half.
     #[must_use]
     pub fn retry_delays(mut self, first: Duration, longest: Duration) -> Self {
         (self.limits.retry_min, self.limits.retry_max) = (first, longest.max(first));
@@ -219,7 +219,7 @@ impl Consumer {
     }
 
     /// How long one attempt may take, how long its claim is good for, and how long the server waits for a sign of life;
-    /// 20, 25 and 30 seconds unless said otherwise. Each must be longer than the one before, and the handler's time at most
+    /// 20, 25 and 30 seconds by default. Each must be longer than the one before, and the handler's time at most
     /// two thirds of the last.
     #[must_use]
     pub fn timeouts(mut self, handler: Duration, claim_lease: Duration, ack_wait: Duration) -> Self {
@@ -228,13 +228,14 @@ impl Consumer {
         self
     }
 
-    /// How long one attempt may take. The claim and the server's patience follow: a quarter more and half as much again.
+    /// How long one attempt may take. The claim lease becomes 1.25 times this, `ack_wait` 1.5 times.
     #[must_use]
     pub fn handler_timeout(self, handler: Duration) -> Self {
         self.timeouts(handler, handler * 5 / 4, handler * 3 / 2)
     }
 
-    /// How long running handlers may take to end when the consumer is stopped, 10 seconds unless said otherwise.
+    /// How long running handlers may take to end when the consumer is stopped; 10 seconds by default.
+    /// [`crate::Service::consume`] sets it.
     #[must_use]
     pub fn drain_within(mut self, drain: Duration) -> Self {
         self.limits.drain = drain;
@@ -247,19 +248,19 @@ impl Consumer {
         Self { inbox: Some(inbox), ..self }
     }
 
-    /// The version of the program, for its dead letters.
+    /// The version of the program, for its dead letters. [`crate::Service::consume`] sets it.
     #[must_use]
     pub fn service_version(self, version: impl Into<String>) -> Self {
         Self { service_version: version.into(), ..self }
     }
 
-    /// Replicas of the idempotency set on a cluster.
+    /// Replicas of the idempotency set on a cluster. [`crate::Service::consume`] sets it.
     #[must_use]
     pub fn replicas(self, replicas: usize) -> Self {
         Self { inbox_replicas: replicas, ..self }
     }
 
-    /// Where to report whether messages are coming.
+    /// Where to report whether messages are coming. [`crate::Service::consume`] sets it.
     #[must_use]
     pub fn health(self, health: CheckHandle) -> Self {
         Self { health, ..self }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::envelope::{DecodeError, Envelope};
-use crate::{EntityId, EventId, TraceContext};
+use crate::{Catalog, EntityId, EventId, TraceContext};
 
 /// A fact that happened to one entity. Implement it once per event; its subject, filter, wire name and catalog
 /// entry are computed from these.
@@ -92,6 +92,9 @@ pub trait EventSet: Clone + fmt::Debug + Send + Sync + 'static {
     /// Decodes the event of an envelope.
     fn decode(envelope: &Envelope<'_>) -> Result<Self, DecodeError>;
 
+    /// The set as data.
+    fn catalog() -> Catalog;
+
     /// The message body: the event in its envelope.
     fn encode(&self, meta: &Metadata) -> Result<Vec<u8>, serde_json::Error>;
 }
@@ -135,6 +138,10 @@ macro_rules! events {
                     $(<$event as $crate::Event>::TYPE => envelope.event::<$event>().map(Self::$variant),)+
                     other => Err($crate::DecodeError::UnknownType(other.to_owned())),
                 }
+            }
+
+            fn catalog() -> $crate::Catalog {
+                $crate::Catalog::new()$(.with::<$event>())+
             }
 
             fn encode(&self, meta: &$crate::Metadata) -> Result<Vec<u8>, $crate::serde_json::Error> {

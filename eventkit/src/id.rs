@@ -31,11 +31,6 @@ impl EntityId {
         Ok(Self(id.into()))
     }
 
-    /// A new, time-ordered identifier (UUIDv7).
-    pub fn generate() -> Self {
-        Self(text_of(Uuid::now_v7()))
-    }
-
     /// The identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0

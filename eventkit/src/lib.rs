@@ -47,7 +47,7 @@ mod handler;
 pub use handler::{Handler, HandlerError, HandlerResult, OrReject, RejectRefusal};
 
 mod consumer;
-pub use consumer::{Consumer, OrderBy};
+pub use consumer::{Consumer, OrderingKey};
 
 pub mod inbox;
 

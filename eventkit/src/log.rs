@@ -190,7 +190,6 @@ impl EventLog {
                 match answer.status.map_or(200, |status| status.as_u16()) {
                     200 => stored.push(Stored::of_direct_get(answer)?),
                     204 | 404 => return Ok(()),
-                    413 => return Err(StoreError::TooMany),
                     status => return Err(StoreError::answered(status, &answer)),
                 }
             }
@@ -400,10 +399,6 @@ pub enum StoreError {
         /// Its id.
         id: EntityId,
     },
-    /// More events than one read carries; handled inside.
-    #[doc(hidden)]
-    #[error("more events than one read carries")]
-    TooMany,
 }
 
 impl StoreError {

@@ -190,7 +190,8 @@ impl Service {
     }
 
     /// Runs a consumer as part of the service: it starts with [`Service::run`], is ready when it pulls, and when the
-    /// service stops it finishes what it has begun.
+    /// service stops it finishes what it has begun. Its health check, its version, its replicas and how long it may take to
+    /// end are the service's, whatever was set on it before.
     pub fn consume(&mut self, consumer: Consumer) {
         let check = self.health.check(format!("consumer {}", consumer.name()));
         let consumer = consumer
@@ -202,8 +203,8 @@ impl Service {
     }
 
     /// Runs a task for as long as the service runs: if it ends before, the service ends too, with an error. When the
-    /// service stops it is dropped at its next `.await`; one that has something to finish watches
-    /// [`Service::stopping`] and belongs in a consumer.
+    /// service stops it is dropped at its next `.await`. What must be finished belongs in a consumer; what only wants to end
+    /// in its own way watches [`Service::stopping`].
     pub fn spawn(
         &mut self,
         name: impl Into<String>,

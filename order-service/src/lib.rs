@@ -1,9 +1,10 @@
 //! Order service: users and orders, and the saga that moves an order on.
 //!
-//! Read first: `order` and `user` are the rules, without I/O; `saga` reacts to stock and payments; `main.rs` wires it
-//! all.
+//! Read first: `order` and `user` are the rules, without I/O; `checkout` places orders; `saga` reacts to stock and
+//! payments; `main.rs` wires it all.
 
 pub mod adopter;
+pub mod checkout;
 pub mod email;
 pub mod http;
 pub mod order;
@@ -15,7 +16,7 @@ pub mod user_list;
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use common::stock::StockRejected;
-use eventkit::{Consumer, OrderBy};
+use eventkit::{Consumer, OrderingKey};
 
 /// The name of the service's one durable, and of its timers. Renaming it handles the whole log again.
 pub const CONSUMER: &str = "order-service";
@@ -32,7 +33,7 @@ pub fn consumer(saga: saga::OrderSaga, adopter: adopter::OrderAdopter) -> Consum
         .adopt::<OrderPlaced>(adopter.clone())
         .adopt::<OrderShipped>(adopter)
         // A warehouse's events are one entity's; what must wait for one another is one order's.
-        .ordered_by(OrderBy::Correlation)
+        .ordered_by(OrderingKey::Correlation)
         // Other producers' events may come in any order: a payment or a shipment waits for its order.
         .max_attempts(10)
 }

@@ -23,7 +23,7 @@ use crate::bill::{Bill, BillCommand};
 use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use crate::payment::{Payment, PaymentCommand, PaymentState};
 
-/// How long the gateway may take to answer, unless said otherwise. Past it the outcome is unknown, and the same call
+/// How long the gateway may take to answer by default. Past it the outcome is unknown, and the same call
 /// is made again.
 const GATEWAY_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 

@@ -16,7 +16,7 @@ pub mod payment_list;
 use common::order::OrderCancelled;
 use common::payment::PaymentProcessed;
 use common::stock::StockReserved;
-use eventkit::{Consumer, OrderBy};
+use eventkit::{Consumer, OrderingKey};
 
 /// The service's one consumer. Its name is the durable's: renaming it handles the whole log again.
 pub fn consumer(cashier: cashier::Cashier, adopter: adopter::PaymentAdopter) -> Consumer {
@@ -25,7 +25,7 @@ pub fn consumer(cashier: cashier::Cashier, adopter: adopter::PaymentAdopter) -> 
         .on::<OrderCancelled>(cashier)
         .adopt::<PaymentProcessed>(adopter)
         // A warehouse's events are one entity's; what must wait for one another is one order's.
-        .ordered_by(OrderBy::Correlation)
+        .ordered_by(OrderingKey::Correlation)
         // A gateway's outage should pass before a payment is given up.
         .max_attempts(10)
 }

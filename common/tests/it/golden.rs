@@ -54,9 +54,3 @@ fn no_golden_file_is_left_over() {
         assert!(version.parse::<u32>().unwrap() <= event.version, "{name} is from the future");
     }
 }
-
-#[test]
-fn the_catalog_and_the_enum_name_the_same_events() {
-    let catalog: Vec<_> = common::catalog().events().iter().map(|event| event.event_type).collect();
-    assert_eq!(catalog, ShopEvent::TYPES);
-}

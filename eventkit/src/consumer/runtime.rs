@@ -24,7 +24,7 @@ use tokio_util::time::DelayQueue;
 use super::pull::{Arrival, Pulled};
 use super::settle::{Settlement, Verdict};
 use super::workers::{Job, Processed, Workers};
-use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderBy};
+use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderingKey};
 use crate::health::CheckHandle;
 use crate::inbox::{Inbox, InboxError, Key, Turn};
 use crate::jitter::jittered;
@@ -77,7 +77,7 @@ pub(super) struct Runtime {
     consumer: Arc<Consumer>,
     inbox: Arc<dyn Inbox>,
     limits: Limits,
-    lanes_by: OrderBy,
+    lanes_by: OrderingKey,
     client: Client,
     room: Arc<Semaphore>,
     settlements: mpsc::UnboundedSender<Settlement>,
@@ -242,7 +242,7 @@ impl Runtime {
 
     fn lane_of(&self, delivery: &Delivery) -> u64 {
         let hasher = self.lanes.hasher();
-        if self.lanes_by == OrderBy::Correlation
+        if self.lanes_by == OrderingKey::Correlation
             && let Ok(envelope) = Envelope::decode(&delivery.payload)
         {
             return hasher.hash_one(envelope.correlation_id());

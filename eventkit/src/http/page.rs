@@ -12,9 +12,9 @@ use super::problem::Problem;
 /// `?page=&per_page=`: which part of a list is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageQuery {
-    /// 1 to 1,000,000; 1 if not said.
+    /// 1 to 1,000,000; 1 by default.
     pub page: usize,
-    /// 1 to 100; 20 if not said.
+    /// 1 to 100; 20 by default.
     pub per_page: usize,
 }
 

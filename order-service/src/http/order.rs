@@ -9,11 +9,12 @@ use eventkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery,
     Path, Problem, Query, RequestCause, Written,
 };
-use eventkit::{Cause, EntityId, Seen};
+use eventkit::{Aggregate as _, Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use crate::checkout::{self, CheckoutError, Placed};
 use crate::order::{self, Order, OrderCommand, OrderRejection, OrderStatus};
 use crate::order_list::OrderSummary;
 use crate::user::CustomerRejection;
@@ -33,13 +34,13 @@ pub(super) struct NewOrder {
     order_id: Option<EntityId>,
     /// A user of the shop, or anybody with a `customer_email`
     customer_id: EntityId,
-    /// Where mails go; the user's address if not said
+    /// Where mails go; the user's address by default
     #[serde(default)]
     #[schema(format = "email", max_length = 254)]
     customer_email: Option<String>,
     #[schema(value_type = Vec<Item>, min_items = 1, max_items = 100)]
     items: Vec<Object<Item>>,
-    /// Of all prices; US dollars if not said
+    /// Of all prices; US dollars by default
     #[serde(default)]
     currency: Currency,
     #[schema(value_type = NewPaymentMethod)]
@@ -273,23 +274,15 @@ pub(super) async fn place(
     Body(request): Body<NewOrder>,
 ) -> Result<impl IntoResponse, Problem> {
     let order_id = request.order_id.clone().unwrap_or_else(|| cause.derive_entity_id());
-    let mut order = translate(request, order_id)?;
-    let order_id = order.order_id.clone();
-    let email = order.customer_email.clone();
-
-    let existing = api.orders.load(&order_id).await?;
-    order.customer_email = if let Some(placed) = existing.state.placed() {
-        // Asked for before: the answer is that of then, even if the customer could not order now.
-        email.or_else(|| placed.customer_email.clone())
-    } else {
-        let customer = api.users.load(&order.customer_id).await?;
-        Some(customer.state.may_order(email).map_err(|reason| no_customer(&reason))?)
-    };
-    let cause = cause.0.by_user(order.customer_id.as_str());
-    let executed = api.orders.execute(&order_id, &OrderCommand::Place(order.clone()), &cause).await;
-    let sequence = executed.or_problem(|reason| refusal(&order_id, &reason))?.sequence;
+    let order = translate(request, order_id.clone())?;
+    let placed = checkout::place(&api.users, &api.orders, order, cause.0).await;
+    let Placed { order, sequence } = placed.map_err(|error| match error {
+        CheckoutError::Customer(reason) => no_customer(&reason),
+        CheckoutError::Order(error) => error.or_problem(|reason| refusal(&order_id, &reason)),
+    })?;
+    // The order as it was placed, and not as it is: a repeat is answered as the first time, even if the order moved on.
     let mut placed = Order::default();
-    eventkit::Aggregate::apply(&mut placed, &order.into());
+    placed.apply(&order.into());
     let body = OrderBody::new(&placed, 1).ok_or_else(|| unknown(&order_id))?;
     let location = [(header::LOCATION, format!("/orders/{order_id}"))];
     Ok((location, Written { status: StatusCode::CREATED, version: 1, sequence, body }))

@@ -45,7 +45,7 @@ pub(super) struct MoveMoney {
     #[serde(rename = "type")]
     _type: String,
     amount: Amount,
-    /// The account's, if not said.
+    /// The account's by default.
     #[serde(default)]
     currency: Option<Currency>,
 }
@@ -62,20 +62,20 @@ pub(super) enum AccountCommandBody {
         owner: String,
         /// Zero or more
         initial_balance: Amount,
-        /// US dollars if not said. It never changes
+        /// US dollars by default. It never changes
         #[serde(default)]
         currency: Currency,
     },
     Deposit {
         /// More than zero
         amount: Amount,
-        /// The account's, if not said
+        /// The account's by default
         currency: Option<Currency>,
     },
     Withdraw {
         /// More than zero, and at most the balance
         amount: Amount,
-        /// The account's, if not said
+        /// The account's by default
         currency: Option<Currency>,
     },
 }

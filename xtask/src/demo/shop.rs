@@ -85,7 +85,7 @@ impl Shop {
         Ok(Self { http, urls, nats, mailbox, patience: Duration::from_secs(30) })
     }
 
-    /// The same, with another limit on how long anything is waited for; 30 seconds unless said otherwise.
+    /// The same, with another limit on how long anything is waited for; 30 seconds by default.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
