@@ -50,7 +50,7 @@ impl Event for MailSent {
     }
 }
 
-/// An order's mails have nowhere to go: its address is none. Recorded once, for the mail that would have been its first;
+/// An order's mails have nowhere to go: its address is invalid. Recorded once, for the mail that would have been its first;
 /// no other is attempted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MailSkipped {

@@ -164,7 +164,7 @@ impl Money {
     /// The largest amount, in major units (dollars), of either sign.
     pub const MAX_MAJOR: i64 = 1_000_000_000_000;
 
-    /// So many minor units.
+    /// An amount in minor units.
     pub fn new(minor: i64, currency: Currency) -> Result<Self, MoneyError> {
         if minor.unsigned_abs() > currency.limit().unsigned_abs() {
             return Err(MoneyError::TooLarge);

@@ -35,7 +35,7 @@ pub struct StockReserved {
     pub lines: Vec<StockLine>,
 }
 
-/// So many of one product.
+/// A quantity of one product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StockLine {
     /// The product.

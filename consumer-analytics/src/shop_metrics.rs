@@ -57,7 +57,7 @@ pub struct ShopMetrics;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderStatus {
-    /// Neither of the others yet.
+    /// None of the others yet.
     #[default]
     Placed,
     /// Reserved and paid.

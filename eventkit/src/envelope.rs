@@ -279,7 +279,7 @@ pub enum DecodeError {
         /// Why.
         source: UpcastError,
     },
-    /// The data has not the shape that its type and version promise.
+    /// The data does not have the shape that its type and version promise.
     #[error("the data is not a {event_type} version {version}: {source}")]
     Data {
         /// The wire name.

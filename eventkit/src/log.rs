@@ -360,7 +360,7 @@ pub enum StoreError {
         /// What is wrong with it.
         source: DecodeError,
     },
-    /// A decision of several events has not the room that it needs: a message that no aggregate appended stands at one of
+    /// A decision of several events does not have the room that it needs: a message that no aggregate appended stands at one of
     /// their versions. Nothing was stored. Needs an operator.
     #[error(
         "the history of {entity} {id} is blocked: events are to be stored from version {expected} on, and something \

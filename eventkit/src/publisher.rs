@@ -44,7 +44,7 @@ pub struct Receipt {
     pub id: EventId,
     /// Its position on the log.
     pub sequence: u64,
-    /// It was stored before, within the stream's duplicate window; `sequence` is that of then.
+    /// It was stored before, within the stream's duplicate window; `sequence` is the first one's.
     pub duplicate: bool,
 }
 

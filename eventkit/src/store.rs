@@ -28,9 +28,6 @@ const MAX_CONFLICTS: u32 = 64;
 /// How many entities are kept in memory.
 const HOT: usize = 1024;
 
-/// How many versions are read at once to find the events of one decision.
-const DECISION: u64 = 8;
-
 /// The aggregates of one kind. Cheap to clone; clones share the entities kept in memory.
 pub struct EventStore<A: Aggregate> {
     log: EventLog,
@@ -75,9 +72,25 @@ pub struct Executed<A: Aggregate> {
     pub sequence: u64,
     /// What was recorded; nothing if it was already so.
     pub events: Vec<A::Event>,
-    /// The command had been carried out before, for the same cause: nothing was written now, and the rest is the answer
-    /// of then.
+    /// The command had been carried out before, for the same cause: nothing was written now, and the other fields are those
+    /// of the first answer.
     pub repeated: bool,
+}
+
+/// How often a command was tried, and what was learnt.
+struct Tries {
+    deadline: Instant,
+    conflicts: u32,
+    /// The version that the log is known to hold.
+    known: u64,
+    /// The version after which an append may have been stored.
+    in_doubt: Option<u64>,
+}
+
+impl Tries {
+    fn until(deadline: Instant) -> Self {
+        Self { deadline, conflicts: 0, known: 0, in_doubt: None }
+    }
 }
 
 impl<A: Aggregate> EventStore<A> {
@@ -178,19 +191,16 @@ impl<A: Aggregate> EventStore<A> {
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
         let slot = self.slot(id);
         let mut slot = slot.lock().await;
-        let deadline = Instant::now() + self.log.deadline();
         let first_id = cause.event_id(A::ENTITY, id, 0);
-        let mut conflicts = 0;
-        // The version that the log is known to hold, and the one after which an append may have been stored.
-        let (mut known, mut in_doubt) = (0, None);
+        let mut tries = Tries::until(Instant::now() + self.log.deadline());
         loop {
             // Taken out of its slot: unless the append is certain, the next command loads it again.
             let hot = match slot.take() {
                 Some(hot) => hot,
-                None => self.fold(id, known).await?,
+                None => self.fold(id, tries.known).await?,
             };
-            known = known.max(hot.loaded.version);
-            let history = self.history_of(id).holding(known);
+            tries.known = tries.known.max(hot.loaded.version);
+            let history = self.history_of(id).holding(tries.known);
             let decision = hot.loaded.state.decide(command);
             let decided = decision.as_deref().ok();
             if let Some(first) = self.answer_again(history, &hot, &first_id, cause, decided).await? {
@@ -202,7 +212,7 @@ impl<A: Aggregate> EventStore<A> {
             // An append is checked by the server. Any other answer must rest on all that the log holds: what is in memory,
             // and what another replica than the leader told, may be old.
             if !appends && self.is_past(id, hot.loaded.version).await? {
-                known += 1;
+                tries.known += 1;
                 continue;
             }
             if let Some(expected) = mismatch {
@@ -228,34 +238,51 @@ impl<A: Aggregate> EventStore<A> {
                     self.snapshots.offer(&self.log, id, hot);
                     return Ok(hot.executed(events));
                 }
-                // A duplicate: stored by an earlier attempt, or the id is somebody else's. The reload will tell.
-                Ok((_, Ack { duplicate: true, .. })) | Err(PublishFailure::Conflict)
-                    if conflicts < MAX_CONFLICTS =>
-                {
-                    conflicts += 1;
-                    pause(conflicts).await;
-                    known += u64::from(self.is_past(id, version).await?);
+                outcome => {
+                    let outcome = outcome.map(|(_, duplicate)| duplicate);
+                    self.once_more(id, version, outcome, &mut tries).await?;
                 }
-                Err(PublishFailure::Conflict) if in_doubt != Some(version) => {
-                    return Err(ExecuteError::Conflict { attempts: conflicts });
-                }
-                Ok(_) | Err(PublishFailure::Conflict) => {
-                    let doubt =
-                        "whether it is stored cannot be told yet: the log has its id, or had no answer to it";
-                    return Err(StoreError::unavailable(doubt).into());
-                }
-                // Perhaps stored: the reload will tell, by its id.
-                Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => {
-                    if Instant::now() >= deadline {
-                        return Err(StoreError::unavailable(failure).into());
-                    }
-                    tracing::debug!(error = %failure, entity = A::ENTITY, entity.id = %id, "append again");
-                    in_doubt = Some(version);
-                    pause(conflicts + 8).await;
-                }
-                Err(PublishFailure::TooLarge(reason)) => return Err(StoreError::TooLarge(reason).into()),
-                Err(PublishFailure::Refused(reason)) => return Err(StoreError::Refused(reason).into()),
             }
+        }
+    }
+
+    /// What follows an append that is not certain to have stored something: the decision is taken once more, after a pause,
+    /// or it is an error.
+    async fn once_more(
+        &self,
+        id: &EntityId,
+        version: u64,
+        outcome: Result<Ack, PublishFailure>,
+        tries: &mut Tries,
+    ) -> Result<(), ExecuteError<A::Rejection>> {
+        match outcome {
+            // A duplicate: stored by an earlier attempt, or the id is somebody else's. The reload will tell.
+            Ok(_) | Err(PublishFailure::Conflict) if tries.conflicts < MAX_CONFLICTS => {
+                tries.conflicts += 1;
+                pause(tries.conflicts).await;
+                tries.known += u64::from(self.is_past(id, version).await?);
+                Ok(())
+            }
+            Err(PublishFailure::Conflict) if tries.in_doubt != Some(version) => {
+                Err(ExecuteError::Conflict { attempts: tries.conflicts })
+            }
+            Ok(_) | Err(PublishFailure::Conflict) => {
+                let doubt =
+                    "whether it is stored cannot be told yet: the log has its id, or had no answer to it";
+                Err(StoreError::unavailable(doubt).into())
+            }
+            // Perhaps stored: the reload will tell, by its id.
+            Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => {
+                if Instant::now() >= tries.deadline {
+                    return Err(StoreError::unavailable(failure).into());
+                }
+                tracing::debug!(error = %failure, entity = A::ENTITY, entity.id = %id, "append again");
+                tries.in_doubt = Some(version);
+                pause(tries.conflicts + 8).await;
+                Ok(())
+            }
+            Err(PublishFailure::TooLarge(reason)) => Err(StoreError::TooLarge(reason).into()),
+            Err(PublishFailure::Refused(reason)) => Err(StoreError::Refused(reason).into()),
         }
     }
 
@@ -345,18 +372,15 @@ impl<A: Aggregate> EventStore<A> {
         decided_now: Option<&[A::Event]>,
     ) -> Result<Option<Executed<A>>, StoreError> {
         for version in hot.perhaps_at(first_id) {
-            if let Some((events, causation)) = decision_at::<A::Event>(history, version, first_id).await? {
+            if let Some((events, causation)) = history.decision_at::<A::Event>(version, first_id).await? {
                 let same_cause = causation.as_ref() == cause.causation_of(first_id);
-                return self
-                    .answer_of_then(history, version, events, decided_now, same_cause)
-                    .await
-                    .map(Some);
+                return self.first_answer(history, version, events, decided_now, same_cause).await.map(Some);
             }
         }
         Ok(None)
     }
 
-    async fn answer_of_then(
+    async fn first_answer(
         &self,
         history: History<'_>,
         version: u64,
@@ -391,38 +415,6 @@ impl<A: Aggregate> EventStore<A> {
 
     fn history_of<'a>(&'a self, id: &'a EntityId) -> History<'a> {
         History { log: &self.log, entity: A::ENTITY, id, known: 0 }
-    }
-}
-
-/// The events of the decision that begins at `version` with the event `first_id`. They stand next to each other and
-/// name the same cause, which is told too.
-async fn decision_at<E: EventSet>(
-    history: History<'_>,
-    version: u64,
-    first_id: &EventId,
-) -> Result<Option<(Vec<E>, Option<EventId>)>, StoreError> {
-    let mut events = Vec::new();
-    let mut cause = None;
-    let mut first = version;
-    loop {
-        let read = history.versions(first, first + DECISION - 1).await?;
-        let whole = read.stored.len() as u64 == DECISION;
-        for stored in read.stored {
-            let recorded = stored.decode::<E>()?;
-            if events.is_empty() {
-                if recorded.meta.id != *first_id {
-                    return Ok(None);
-                }
-                cause = recorded.meta.causation_id;
-            } else if cause.is_none() || cause != recorded.meta.causation_id {
-                return Ok(Some((events, cause)));
-            }
-            events.push(recorded.event);
-        }
-        if !whole {
-            return Ok((!events.is_empty()).then_some((events, cause)));
-        }
-        first += DECISION;
     }
 }
 

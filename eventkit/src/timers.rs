@@ -33,7 +33,7 @@ impl Timers {
         Self { log, consumer: consumer.to_owned() }
     }
 
-    /// Has `event` come to the consumer `after` so long, to the second. When this returns, the server has stored it. The
+    /// Delivers `event` to the consumer once `after` has passed, to the second. When this returns, the server has stored it. The
     /// event is a message to the consumer, not a fact: it does not stand on the log.
     pub async fn set<E: Event>(&self, after: Duration, event: &E, cause: &Cause) -> Result<(), PublishError> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);

@@ -8,7 +8,7 @@ const STATE: &str = "tracestate";
 /// The longest `tracestate` that is passed on.
 const MAX_STATE: usize = 512;
 
-/// The trace that a request or an event belongs to. It is passed on as it came: the shop makes no spans of its own.
+/// The trace that a request or an event belongs to. It is passed on as it came: the kit makes no spans of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     parent: String,

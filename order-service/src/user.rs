@@ -88,7 +88,7 @@ impl User {
     }
 
     /// Whether this customer may order, and where mails about the order go: to the address given with the order, else to
-    /// the user's own. Who is no user orders as a guest, with an address.
+    /// the user's own. A customer who is not a user orders as a guest, with an address.
     pub fn may_order(&self, email: Option<String>) -> Result<String, CustomerRejection> {
         match (&self.profile, email) {
             (Some(Profile { status: status @ (UserStatus::Inactive | UserStatus::Suspended), .. }), _) => {

@@ -94,7 +94,7 @@ impl Workers {
         }
     }
 
-    /// Stops whatever runs, where it waits.
+    /// Aborts running handlers at their next `.await`.
     pub(super) async fn abandon(&mut self) {
         self.tasks.shutdown().await;
     }

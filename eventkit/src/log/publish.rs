@@ -50,7 +50,7 @@ impl Outgoing {
 #[derive(Debug)]
 pub(crate) struct Ack {
     pub(crate) sequence: u64,
-    /// It was stored before, under the same message id; `sequence` is that of then.
+    /// It was stored before, under the same message id; `sequence` is the first one's.
     pub(crate) duplicate: bool,
 }
 

@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::pause;
 use crate::log::{MAX_READ, StoreError, Stored};
-use crate::{EntityId, EventLog, subject};
+use crate::{EntityId, EventId, EventLog, EventSet, subject};
 
 /// How many versions one read asks for. They are asked for one by one: a wildcard costs the server the length of the
 /// whole history, and past 1,024 events brings nothing.
@@ -18,6 +18,9 @@ pub(super) const PAGE: u64 = 64;
 
 /// How many the first read asks for: most entities have no more.
 const FIRST_PAGE: u64 = 32;
+
+/// How many are read at once to find the events of one decision.
+const DECISION: u64 = 8;
 
 /// One entity's place on the log.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,38 @@ impl History<'_> {
             next = end + 1;
         }
         Ok(all)
+    }
+
+    /// The events of the decision that begins at `version` with the event `first_id`. They stand next to each other and
+    /// name the same cause, which is told too.
+    pub(super) async fn decision_at<E: EventSet>(
+        self,
+        version: u64,
+        first_id: &EventId,
+    ) -> Result<Option<(Vec<E>, Option<EventId>)>, StoreError> {
+        let mut events = Vec::new();
+        let mut cause = None;
+        let mut first = version;
+        loop {
+            let read = self.versions(first, first + DECISION - 1).await?;
+            let whole = read.stored.len() as u64 == DECISION;
+            for stored in read.stored {
+                let recorded = stored.decode::<E>()?;
+                if events.is_empty() {
+                    if recorded.meta.id != *first_id {
+                        return Ok(None);
+                    }
+                    cause = recorded.meta.causation_id;
+                } else if cause.is_none() || cause != recorded.meta.causation_id {
+                    return Ok(Some((events, cause)));
+                }
+                events.push(recorded.event);
+            }
+            if !whole {
+                return Ok((!events.is_empty()).then_some((events, cause)));
+            }
+            first += DECISION;
+        }
     }
 
     /// One page, read again while it ends before the version that is known.

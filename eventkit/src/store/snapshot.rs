@@ -27,7 +27,7 @@ const MAX_WRITING: usize = 8;
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Besides the latest snapshot, one of each block of so many versions is kept, for the latest blocks: what answers a
-/// repeated command with the state of then must not read the whole history. Together they reach further back than
+/// repeated command with the state after its first run must not read the whole history. Together they reach further back than
 /// commands are remembered.
 const BLOCK: u64 = 512;
 const BLOCKS: u64 = 10;

@@ -65,7 +65,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body as it is written.
     pub text: String,
-    /// The body as JSON; `null` if it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub body: Value,
 }
 

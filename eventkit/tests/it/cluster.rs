@@ -44,7 +44,7 @@ async fn an_append_whose_answer_is_lost(direct: &Client, server: SocketAddr) {
 
     let lit = lighting.await.unwrap().unwrap();
     assert!(lit.repeated, "it found its own event by the id");
-    assert_eq!((lit.version, lit.state.lit, lit.events.len()), (2, 1, 1), "the answer is that of then");
+    assert_eq!((lit.version, lit.state.lit, lit.events.len()), (2, 1, 1), "the answer is the first one");
     assert_eq!(other.history(&id("a")).await.unwrap().len(), 3, "nothing was written twice");
 }
 

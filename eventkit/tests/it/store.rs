@@ -63,7 +63,7 @@ async fn the_same_command_for_the_same_cause_is_carried_out_once_and_answers_as_
             (again.version, again.sequence, again.events),
             (first.version, first.sequence, first.events.clone())
         );
-        assert_eq!(again.state.lit, 1, "the answer is that of then");
+        assert_eq!(again.state.lit, 1, "the answer is the first one");
         assert_eq!(store.history(&id("a")).await.unwrap().len(), 3);
     }
 }

@@ -38,7 +38,7 @@ async fn the_same_order_twice_is_one_order_with_one_answer() {
     assert_eq!(first.header("etag"), again.header("etag"));
     assert_eq!(desk.http.get("/orders/o-1/events").await.body.as_array().unwrap().len(), 1);
 
-    // The answer stays that of then, also when the order has moved on.
+    // The answer stays the first one, also when the order has moved on.
     desk.http.post("/orders/o-1/cancel", &json!({"reason": "changed my mind"})).await;
     let later = desk.http.post("/orders", &body).await;
     assert_eq!((later.status.as_u16(), &later.body), (201, &first.body));

@@ -46,7 +46,7 @@ pub enum Mailbox {
 pub struct Answer {
     what: String,
     status: StatusCode,
-    /// The JSON body; null if it is none.
+    /// The JSON body; null if it is not JSON.
     pub body: Value,
 }
 
