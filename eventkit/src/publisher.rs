@@ -183,7 +183,7 @@ impl From<PublishFailure> for PublishError {
     fn from(failure: PublishFailure) -> Self {
         match failure {
             PublishFailure::TooLarge(reason) => Self::TooLarge(reason),
-            PublishFailure::Refused(reason) => Self::Refused(reason),
+            PublishFailure::Refused(reason) | PublishFailure::Misplaced(reason) => Self::Refused(reason),
             PublishFailure::Conflict | PublishFailure::Unknown(_) | PublishFailure::Unavailable(_) => {
                 Self::Unavailable(failure.to_string())
             }

@@ -19,6 +19,7 @@ use self::history::History;
 use self::hot::Hot;
 use self::snapshot::Snapshots;
 use crate::log::{Ack, Outgoing, PublishFailure, StoreError, Stored};
+use crate::subject::are_of;
 use crate::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet, Recorded, subject};
 
 /// How often a decision is taken anew because another writer came first. In one process commands to one entity queue,
@@ -77,6 +78,21 @@ pub struct Executed<A: Aggregate> {
     pub repeated: bool,
 }
 
+/// A command, the id of the first event that it leads to, and what it leads to in the state of now.
+struct Asked<'a, A: Aggregate> {
+    command: &'a A::Command,
+    first_id: &'a EventId,
+    decided_now: &'a [A::Event],
+}
+
+impl<A: Aggregate> Clone for Asked<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Aggregate> Copy for Asked<'_, A> {}
+
 /// How often a command was tried, and what was learnt.
 struct Tries {
     deadline: Instant,
@@ -95,7 +111,10 @@ impl Tries {
 
 impl<A: Aggregate> EventStore<A> {
     pub(crate) fn new(log: EventLog) -> Self {
-        const { assert!(A::SNAPSHOT_EVERY >= 1 && A::SNAPSHOT_EVERY <= 500, "SNAPSHOT_EVERY is 1 to 500") };
+        const {
+            assert!(A::SNAPSHOT_EVERY >= 1 && A::SNAPSHOT_EVERY <= 500, "SNAPSHOT_EVERY is 1 to 500");
+            assert!(are_of(A::Event::TYPES, A::ENTITY), "an aggregate's events are types of its own ENTITY");
+        }
         let capacity = NonZeroUsize::new(HOT).unwrap_or(NonZeroUsize::MIN);
         Self { log, hot: Arc::new(Mutex::new(LruCache::new(capacity))), snapshots: Snapshots::default() }
     }
@@ -202,8 +221,9 @@ impl<A: Aggregate> EventStore<A> {
             tries.known = tries.known.max(hot.loaded.version);
             let history = self.history_of(id).holding(tries.known);
             let decision = hot.loaded.state.decide(command);
-            let decided = decision.as_deref().ok();
-            if let Some(first) = self.answer_again(history, &hot, &first_id, cause, decided).await? {
+            let asked =
+                Asked { command, first_id: &first_id, decided_now: decision.as_deref().unwrap_or(&[]) };
+            if let Some(first) = self.answer_again(history, &hot, cause, asked).await? {
                 *slot = Some(hot);
                 return Ok(first);
             }
@@ -283,6 +303,7 @@ impl<A: Aggregate> EventStore<A> {
             }
             Err(PublishFailure::TooLarge(reason)) => Err(StoreError::TooLarge(reason).into()),
             Err(PublishFailure::Refused(reason)) => Err(StoreError::Refused(reason).into()),
+            Err(PublishFailure::Misplaced(what)) => Err(StoreError::Misplaced(what).into()),
         }
     }
 
@@ -320,6 +341,10 @@ impl<A: Aggregate> EventStore<A> {
                 _ => cause.event_id(A::ENTITY, id, index),
             };
             let (event_type, _) = event.kind();
+            if event.entity_id() != id {
+                let of = event.entity_id();
+                return Err(PublishFailure::Misplaced(format!("a {event_type} of {of}, decided on {id}")));
+            }
             let version = version + index as u64 + 1;
             let body = event
                 .encode(&cause.metadata(self.log.source(), event.kind(), event_id.clone()))
@@ -367,35 +392,43 @@ impl<A: Aggregate> EventStore<A> {
         &self,
         history: History<'_>,
         hot: &Hot<A>,
-        first_id: &EventId,
         cause: &Cause,
-        decided_now: Option<&[A::Event]>,
+        asked: Asked<'_, A>,
     ) -> Result<Option<Executed<A>>, StoreError> {
+        let first_id = asked.first_id;
         for version in hot.perhaps_at(first_id) {
-            if let Some((events, causation)) = history.decision_at::<A::Event>(version, first_id).await? {
-                let same_cause = causation.as_ref() == cause.causation_of(first_id);
-                return self.first_answer(history, version, events, decided_now, same_cause).await.map(Some);
+            let Some((events, causation)) = history.decision_at::<A::Event>(version, first_id).await? else {
+                continue;
+            };
+            let same_cause = causation.as_ref() == cause.causation_of(first_id);
+            if !same_cause || !self.led_to(history, version, &events, asked).await? {
+                return Err(StoreError::CauseReused { entity: A::ENTITY, id: history.id.clone() });
             }
+            let last = version + events.len() as u64 - 1;
+            let Loaded { state, version, sequence } = self.fold_to(history, last).await?;
+            return Ok(Some(Executed { state, version, sequence, events, repeated: true }));
         }
         Ok(None)
     }
 
-    async fn first_answer(
+    /// Whether it was this command that led to those events at `version`. Another one shows where it leads to another type
+    /// of event now, and would have led to another one then.
+    async fn led_to(
         &self,
         history: History<'_>,
         version: u64,
-        events: Vec<A::Event>,
-        decided_now: Option<&[A::Event]>,
-        same_cause: bool,
-    ) -> Result<Executed<A>, StoreError> {
-        let now = decided_now.and_then(<[_]>::first).map(EventSet::kind);
-        let another_kind = now.is_some_and(|now| events.first().is_some_and(|first| first.kind() != now));
-        if another_kind || !same_cause {
-            return Err(StoreError::CauseReused { entity: A::ENTITY, id: history.id.clone() });
+        events: &[A::Event],
+        Asked { command, decided_now, .. }: Asked<'_, A>,
+    ) -> Result<bool, StoreError> {
+        let same_kind = |other: &[A::Event]| match (other.first(), events.first()) {
+            (Some(other), Some(event)) => other.kind() == event.kind(),
+            _ => false,
+        };
+        if decided_now.is_empty() || same_kind(decided_now) {
+            return Ok(true);
         }
-        let last = version + events.len() as u64 - 1;
-        let Loaded { state, version, sequence } = self.fold_to(history, last).await?;
-        Ok(Executed { state, version, sequence, events, repeated: true })
+        let before = self.fold_to(history, version - 1).await?.state;
+        Ok(before.decide(command).is_ok_and(|decided| same_kind(&decided)))
     }
 
     /// Reads an entity: its snapshot and what came after, or everything; at least to the version that is known.

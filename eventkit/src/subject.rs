@@ -109,6 +109,26 @@ pub const fn is_event_type(event_type: &str) -> bool {
     dots == 1 && token > 0
 }
 
+/// Whether each of these event types is one of that entity. Checked when the program is compiled.
+pub(crate) const fn are_of(event_types: &[&str], entity: &str) -> bool {
+    let mut n = 0;
+    while n < event_types.len() {
+        let (event_type, entity) = (event_types[n].as_bytes(), entity.as_bytes());
+        if event_type.len() <= entity.len() || event_type[entity.len()] != b'.' {
+            return false;
+        }
+        let mut i = 0;
+        while i < entity.len() {
+            if event_type[i] != entity[i] {
+                return false;
+            }
+            i += 1;
+        }
+        n += 1;
+    }
+    true
+}
+
 /// The entity of an event type: `order` of `order.placed`.
 pub fn entity_of(event_type: &str) -> &str {
     event_type.split_once('.').map_or(event_type, |(entity, _)| entity)
@@ -171,6 +191,14 @@ mod tests {
             "order",
         ] {
             assert!(!holds(subject, "order.placed", &id), "{subject}");
+        }
+    }
+
+    #[test]
+    fn an_entitys_event_types_begin_with_its_name() {
+        assert!(are_of(&["order.placed", "order.shipped"], "order") && are_of(&[], "order"));
+        for bad in ["orders.placed", "orde.placed", "order", "orderplaced", "card.placed"] {
+            assert!(!are_of(&["order.placed", bad], "order"), "{bad}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, NATS_SCHEDULE, NATS_SCHEDULE_TARGET, NATS_SCHEDULE_TTL};
 use async_nats::jetstream;
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
 use crate::envelope::CONTENT_TYPE;
 use crate::log::Outgoing;
@@ -16,6 +16,9 @@ pub const TIMERS: &str = "TIMERS";
 
 /// How long a due timer waits for its consumer.
 const KEPT_FOR: &str = "168h";
+
+/// The longest time from now: a hundred years. A longer one is cut to it.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Sets timers for one consumer, which handles them with [`crate::Consumer::on_timer`].
 ///
@@ -33,16 +36,27 @@ impl Timers {
         Self { log, consumer: consumer.to_owned() }
     }
 
-    /// Delivers `event` to the consumer once `after` has passed, to the second. When this returns, the server has stored it. The
+    /// Delivers `event` to the consumer once `after` has passed: never before, and up to a second
+    /// later, by this process's clock and the server's. When this returns, the server has stored it. The
     /// event is a message to the consumer, not a fact: it does not stand on the log.
     pub async fn set<E: Event>(&self, after: Duration, event: &E, cause: &Cause) -> Result<(), PublishError> {
+        self.set_at(Utc::now() + after.min(LONGEST), event, cause).await
+    }
+
+    /// The same at a time instead of after a while. A handler that is run again does not put it off.
+    pub async fn set_at<E: Event>(
+        &self,
+        at: DateTime<Utc>,
+        event: &E,
+        cause: &Cause,
+    ) -> Result<(), PublishError> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);
         let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id);
         let due = format!("{}{}", due_prefix(&self.consumer), subject::event(E::TYPE, event.entity_id(), 0));
         let mut headers = HeaderMap::new();
         headers.insert(
             NATS_SCHEDULE,
-            format!("@at {}", (Utc::now() + after).to_rfc3339_opts(SecondsFormat::Secs, true)),
+            format!("@at {}", whole_second(at).to_rfc3339_opts(SecondsFormat::Secs, true)),
         );
         headers.insert(NATS_SCHEDULE_TARGET, due);
         headers.insert(NATS_SCHEDULE_TTL, KEPT_FOR);
@@ -69,7 +83,30 @@ impl Timers {
     }
 }
 
+/// The next whole second, for a schedule has no smaller parts.
+fn whole_second(time: DateTime<Utc>) -> DateTime<Utc> {
+    let second = time.trunc_subsecs(0);
+    if second == time { time } else { second.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(second) }
+}
+
 /// What stands before the event's own subject where a due timer is delivered.
 pub(crate) fn due_prefix(consumer: &str) -> String {
     format!("timer.due.{consumer}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_comes_at_the_next_whole_second() {
+        for (time, comes) in [
+            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+            ("2026-01-01T00:00:00.000000001Z", "2026-01-01T00:00:01Z"),
+            ("2026-01-01T23:59:59.9Z", "2026-01-02T00:00:00Z"),
+        ] {
+            let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+            assert_eq!(whole_second(at(time)), at(comes), "{time}");
+        }
+    }
 }

@@ -69,6 +69,9 @@ pub(crate) enum PublishFailure {
     /// Nothing was stored, and nothing will be.
     #[error("refused: {0}")]
     Refused(String),
+    /// An aggregate decided an event of another entity. Nothing was sent.
+    #[error("{0}")]
+    Misplaced(String),
     /// Too large for the server or the stream.
     #[error("too large: {0}")]
     TooLarge(String),

@@ -3,8 +3,10 @@
 //! shared by replicas.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use async_nats::connection::State;
 use async_nats::service::error::Error as ServiceError;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Request, ServiceExt};
 use async_nats::{Client, HeaderMap};
@@ -19,7 +21,7 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::ServiceInfo;
 use crate::EntityId;
@@ -27,6 +29,9 @@ use crate::http::{MAX_BODY_BYTES, Object, Problem};
 
 /// How many requests on one subject are answered at a time; more wait their turn.
 const AT_A_TIME: usize = 64;
+
+/// How long the last answers may take when the service is stopped: longer than a query waits for its `min_sequence`.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(8);
 
 /// The largest answer. Under what a NATS server takes unless told otherwise (1 MiB), with room for the headers.
 const MAX_ANSWER_BYTES: usize = 960 * 1024;
@@ -91,8 +96,13 @@ pub(super) async fn serve(
         _ = &mut answering => bail!("the subscriptions ended"),
         () = stop.cancelled() => {}
     }
-    service.stop().await.map_err(anyhow::Error::from_boxed).context("leaving the NATS services")?;
-    answering.await;
+    // Without a connection no answer arrives anywhere, and no subscription ends.
+    if client.connection_state() == State::Connected {
+        service.stop().await.map_err(anyhow::Error::from_boxed).context("leaving the NATS services")?;
+        if tokio::time::timeout(LAST_ANSWERS_WITHIN, answering).await.is_err() {
+            warn!("queries that were not answered in time when the service was stopped get no answer");
+        }
+    }
     Ok(())
 }
 

@@ -406,3 +406,14 @@ async fn a_query_that_runs_is_finished_before_the_end() {
     assert_eq!(answer.await.unwrap().payload, "done");
     toy.end().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_service_that_answers_queries_ends_in_peace_also_while_its_server_is_away() {
+    let mut nats = NatsServer::start().await;
+    let toy = Running::start(&nats, clocks).await;
+    ask(&nats.client().await, "clock.get", r#"{"id":"c-1"}"#).await;
+    nats.kill();
+    eventually(PATIENCE, || async { (see(toy.addr, "/health/ready").await?.0 == 503).then_some(()) }).await;
+    toy.signals.send("SIGTERM").await.unwrap();
+    toy.end().await.unwrap();
+}

@@ -1,13 +1,16 @@
 //! The event store against a real server.
 
+use std::convert::Infallible;
+
 use async_nats::Client;
 use async_nats::jetstream::stream::Config;
 use eventkit::testing::NatsServer;
-use eventkit::{Cause, EventLog, EventSet, ExecuteError, StoreError, provision};
+use eventkit::{Aggregate, Cause, EntityId, EventLog, EventSet, ExecuteError, StoreError, provision};
 use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusBuilder;
+use serde::{Deserialize, Serialize};
 
-use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampRejection, cause, id};
+use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampLit, LampRejection, cause, id};
 
 fn fit(lamp: &str) -> LampCommand {
     LampCommand::Fit { lamp_id: id(lamp), watts: 60 }
@@ -77,6 +80,58 @@ async fn a_cause_used_for_two_commands_on_one_entity_is_an_error_unless_they_are
     let reused = store.execute(&id("a"), &light("a", "ann"), &why).await;
     assert!(matches!(reused, Err(ExecuteError::Store(StoreError::CauseReused { .. }))), "{reused:?}");
     store.execute(&id("a"), &light("a", "ann"), &why.step("light")).await.unwrap();
+}
+
+/// One command, which leads to one type of event first and to another one from then on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Handyman {
+    fitted: bool,
+}
+
+impl Aggregate for Handyman {
+    const ENTITY: &'static str = "lamp";
+    type Event = LampEvent;
+    type Command = EntityId;
+    type Rejection = Infallible;
+
+    fn decide(&self, lamp_id: &EntityId) -> Result<Vec<LampEvent>, Infallible> {
+        let lamp_id = lamp_id.clone();
+        let fit = LampFitted { lamp_id: lamp_id.clone(), watts: 60 };
+        let light = LampLit { lamp_id, by: "him".to_owned() };
+        Ok(vec![if self.fitted { light.into() } else { fit.into() }])
+    }
+
+    fn apply(&mut self, _: &LampEvent) {
+        self.fitted = true;
+    }
+}
+
+#[tokio::test]
+async fn a_command_given_again_answers_as_at_first_also_where_it_would_do_something_else_now() {
+    let (_server, client, log) = toy::server().await;
+    let (store, why) = (log.store::<Handyman>(), cause());
+    let first = store.execute(&id("a"), &id("a"), &why).await.unwrap();
+    store.execute(&id("a"), &id("a"), &cause()).await.unwrap();
+    for store in [store, EventLog::new(client, "/other").store::<Handyman>()] {
+        let again = store.execute(&id("a"), &id("a"), &why).await.unwrap();
+        assert!(again.repeated);
+        assert_eq!((again.version, &again.events), (1, &first.events));
+        assert_eq!(store.history(&id("a")).await.unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_another_entity_is_refused_before_it_is_stored() {
+    let (_server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
+    let outcome = store.execute(&id("a"), &fit("b"), &cause()).await;
+    let Err(ExecuteError::Store(error @ StoreError::Misplaced(_))) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().ends_with("a lamp.fitted of b, decided on a"), "{error}");
+    assert_eq!(
+        (store.load(&id("a")).await.unwrap().version, store.load(&id("b")).await.unwrap().version),
+        (0, 0)
+    );
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
 }
 
 #[tokio::test]
