@@ -53,6 +53,8 @@ pub struct Consumer {
     routes: HashMap<&'static str, Route>,
     adopted: HashMap<&'static str, Route>,
     timers: HashMap<&'static str, Route>,
+    /// A type that two handlers were given for: only one of them could run.
+    twice: Option<&'static str>,
     /// What stands before the subjects of its timers.
     due_prefix: String,
     limits: Limits,
@@ -148,6 +150,7 @@ impl Consumer {
             routes: HashMap::new(),
             adopted: HashMap::new(),
             timers: HashMap::new(),
+            twice: None,
             limits: Limits::default(),
             lanes: OrderingKey::Entity,
             service_version: "unknown".to_owned(),
@@ -158,10 +161,12 @@ impl Consumer {
         }
     }
 
-    /// Handles an event type.
+    /// Handles an event type. Each type has one handler; a consumer that was given two for one does not start.
     #[must_use]
     pub fn on<E: Event>(mut self, handler: impl Handler<E>) -> Self {
-        self.routes.insert(E::TYPE, route::<E>(handler));
+        if self.routes.insert(E::TYPE, route::<E>(handler)).is_some() {
+            self.twice = Some(E::TYPE);
+        }
         self
     }
 
@@ -170,14 +175,18 @@ impl Consumer {
     /// ([`crate::Cause::adopting`]); it also gives a dead letter to whatever else stands on such subjects.
     #[must_use]
     pub fn adopt<E: Event>(mut self, handler: impl Handler<E>) -> Self {
-        self.adopted.insert(E::TYPE, route::<E>(handler));
+        if self.adopted.insert(E::TYPE, route::<E>(handler)).is_some() {
+            self.twice = Some(E::TYPE);
+        }
         self
     }
 
     /// Handles a timer that was set for this consumer, by [`crate::Timers::set`].
     #[must_use]
     pub fn on_timer<E: Event>(mut self, handler: impl Handler<E>) -> Self {
-        self.timers.insert(E::TYPE, route::<E>(handler));
+        if self.timers.insert(E::TYPE, route::<E>(handler)).is_some() {
+            self.twice = Some(E::TYPE);
+        }
         self
     }
 

@@ -26,7 +26,7 @@ pub trait Event: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync
     const UPCASTERS: &'static [Upcaster] = &[];
 
     /// The version of the data's shape: one more than there are steps. It follows from [`Event::UPCASTERS`], so that no
-    /// step can be missing; another value does not compile where the event is used.
+    /// step can be missing; with another value no program that uses the event can be built (`cargo check` does not notice).
     const VERSION: u32 = version_after(Self::UPCASTERS);
 
     /// The entity that this happened to.

@@ -4,9 +4,109 @@
 //! write is the publication: there is no outbox and no second write. Consumers read the log through durables, handle
 //! each event with one effect, and give up on what cannot be handled without losing it.
 //!
-//! This page names everything public, in the order in which to read it. The one function to read is
-//! `Consumer::process` in `consumer.rs`: the life of one delivery. The kit knows JetStream and has never heard of
-//! an order; `ARCHITECTURE.md` tells the rest.
+//! A whole service: an event, the rules that lead to it, what reacts to it, what readers see, and the wiring.
+//!
+//! ```no_run
+//! use eventkit::projection::{Tables, params};
+//! use eventkit::{
+//!     Aggregate, Consumer, EntityId, Event, EventSet as _, Handler, HandlerResult, NoSettings, Projection, Recorded,
+//!     Service, about,
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// A lamp was lit. On the log it stands on `lamp.lit.<lamp_id>.<version>`.
+//! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! struct LampLit {
+//!     lamp_id: EntityId,
+//! }
+//!
+//! impl Event for LampLit {
+//!     const TYPE: &'static str = "lamp.lit";
+//!
+//!     fn entity_id(&self) -> &EntityId {
+//!         &self.lamp_id
+//!     }
+//! }
+//!
+//! eventkit::events! {
+//!     /// What can happen to a lamp.
+//!     enum LampEvent { Lit(LampLit) }
+//! }
+//!
+//! /// The rules: a lamp is lit at most a thousand times.
+//! #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+//! struct Lamp {
+//!     lit: u32,
+//! }
+//!
+//! struct Light {
+//!     lamp_id: EntityId,
+//! }
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the lamp is worn out")]
+//! struct WornOut;
+//!
+//! impl Aggregate for Lamp {
+//!     const ENTITY: &'static str = "lamp";
+//!     type Event = LampEvent;
+//!     type Command = Light;
+//!     type Rejection = WornOut;
+//!
+//!     fn decide(&self, Light { lamp_id }: &Light) -> Result<Vec<LampEvent>, WornOut> {
+//!         if self.lit >= 1000 {
+//!             return Err(WornOut);
+//!         }
+//!         Ok(vec![LampLit { lamp_id: lamp_id.clone() }.into()])
+//!     }
+//!
+//!     fn apply(&mut self, event: &LampEvent) {
+//!         match event {
+//!             LampEvent::Lit(_) => self.lit += 1,
+//!         }
+//!     }
+//! }
+//!
+//! /// What reacts: somebody is told, at least once for each event, and not again after that.
+//! struct Janitor;
+//!
+//! impl Handler<LampLit> for Janitor {
+//!     async fn handle(&self, lit: Recorded<LampLit>) -> HandlerResult {
+//!         println!("lamp {} is on; thank you, {}", lit.lamp_id, lit.meta.source);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! /// What readers see: a table, rebuilt from the log whenever it has to be.
+//! struct LampList;
+//!
+//! impl Projection for LampList {
+//!     const NAME: &'static str = "lamps";
+//!     const SCHEMA: &'static str = "CREATE TABLE lamps (lamp_id TEXT PRIMARY KEY, lit INTEGER NOT NULL) WITHOUT ROWID;";
+//!     type Event = Recorded<LampEvent>;
+//!
+//!     fn apply(tables: &Tables<'_>, event: &Recorded<LampEvent>) -> anyhow::Result<()> {
+//!         tables.run(
+//!             "INSERT INTO lamps VALUES (?1, 1) ON CONFLICT (lamp_id) DO UPDATE SET lit = lit + 1",
+//!             params![event.entity_id()],
+//!         )?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let (mut service, _) = Service::start::<NoSettings>(about!(port = 8090), LampEvent::catalog()).await?;
+//!     let lamps = service.log().store::<Lamp>(); // lamps.execute(&lamp_id, &Light { … }, &cause)
+//!     let list = service.read_model::<LampList>()?; // list.at(min_sequence).await?.read(|tables| …)
+//!     service.consume(Consumer::new("lamp-service").on::<LampLit>(Janitor));
+//!     # let _ = (lamps, list);
+//!     service.run().await
+//! }
+//! ```
+//!
+//! To judge the kit, read `Consumer::process` in `consumer.rs`: the life of one delivery. To test what you build with it,
+//! turn on the feature `testing`. The kit knows JetStream and has never heard of an order; `ARCHITECTURE.md` tells the rest.
 
 // What an event is: declared once, stored in a CloudEvents envelope, under a computed subject.
 

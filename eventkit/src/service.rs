@@ -17,7 +17,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use async_nats::Client;
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -33,6 +33,7 @@ use self::tasks::Tasks;
 use crate::health::Health;
 use crate::http::Routes;
 use crate::projection::{self, Projection, ReadModel};
+use crate::subject::is_event_type;
 use crate::{Catalog, Consumer, EventLog, provision};
 
 pub use self::config::{NoSettings, Secret};
@@ -69,6 +70,7 @@ macro_rules! about {
 /// A running binary: its connection, its tasks, its HTTP server.
 pub struct Service {
     info: ServiceInfo,
+    catalog: Catalog,
     settings: CommonSettings,
     log: EventLog,
     health: Health,
@@ -134,6 +136,7 @@ impl Service {
         let background = Tasks::default();
         Ok(Self {
             info,
+            catalog: catalog.clone(),
             settings,
             log,
             health,
@@ -221,8 +224,8 @@ impl Service {
 
     /// Answers `{"id": …}` on a NATS subject, such as `order.get`, with what `GET <collection>/<id>` answers; perhaps with a
     /// `min_sequence` beside the id. A problem is answered with the headers of the NATS services API, `Nats-Service-Error`
-    /// and `Nats-Service-Error-Code`, and the problem as its body. Replicas share the requests. The subject must not be one
-    /// of the stream's, or the server would answer too.
+    /// and `Nats-Service-Error-Code`, and the problem as its body. Replicas share the requests. The subject has the form
+    /// `<entity>.<word>` and is no event's type, or the stream would store the requests: [`Service::run`] refuses others.
     pub fn query(&mut self, subject: &'static str, collection: &'static str) {
         self.queries.push(Query { subject, collection });
     }
@@ -232,6 +235,13 @@ impl Service {
     pub async fn run(mut self) -> anyhow::Result<()> {
         let open = self.http.open(self.info, std::mem::take(&mut self.routes), self.stop.clone());
         let queries = std::mem::take(&mut self.queries);
+        for Query { subject, .. } in &queries {
+            ensure!(
+                is_event_type(subject) && self.catalog.get(subject).is_none(),
+                "{subject:?} cannot be the subject of a query: it has the form of order.get, and is no event's, or the \
+                 stream would store the requests",
+            );
+        }
         if !queries.is_empty() {
             let (client, stop) = (self.client().clone(), self.stop.clone());
             self.working.spawn("queries", query::serve(client, self.info, queries, open, stop));

@@ -43,7 +43,8 @@ pub fn recorded<E: Event>(document: &str) -> Recorded<E> {
     Recorded { event, meta: envelope.metadata().expect("its context"), version: 1, sequence: 1 }
 }
 
-/// Checks that a generated document says nothing that is `null`, which OpenAPI does not know, and is the one in `file`. `UPDATE_OPENAPI=1 cargo test openapi` writes the file anew
+/// Checks that a generated document says nothing that is `null`, which OpenAPI does not know, and is the one in `file`. With
+/// `UPDATE_OPENAPI=1` in the environment of the test, the file is written anew
 /// instead: look at the difference before it is committed, because clients were written for the old one.
 pub fn is_committed(document: &serde_json::Value, file: &str) {
     let text = format!("{document:#}\n");
@@ -55,7 +56,7 @@ pub fn is_committed(document: &serde_json::Value, file: &str) {
     let committed = std::fs::read_to_string(file).unwrap_or_default();
     assert!(
         committed == text,
-        "{file} is not what the code says: UPDATE_OPENAPI=1 cargo test openapi writes it anew"
+        "{file} is not what the code says: run this test with UPDATE_OPENAPI=1 to write it anew"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use async_nats::Client;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
@@ -39,6 +39,9 @@ impl Consumer {
             "consumer {} handles nothing",
             self.name
         );
+        if let Some(event_type) = self.twice {
+            bail!("consumer {} has two handlers for {event_type}, of which only one could run", self.name);
+        }
         let js = jetstream::new(client.clone());
         // Cancelled when a task has ended that never should: the consumer ends then, and does not look healthy.
         let mut ended = CancellationToken::new();

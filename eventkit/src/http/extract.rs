@@ -32,6 +32,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        if bytes.trim_ascii().is_empty() {
+            return Err(Problem::bad_request("A body is needed: a JSON object"));
+        }
         let Json(body) = Json::from_bytes(&bytes).map_err(|error| match error {
             JsonRejection::JsonDataError(error) => Problem::invalid(reason(&error.body_text())),
             other => Problem::bad_request(reason(&other.body_text())),
@@ -52,14 +55,20 @@ pub(super) fn unreadable(error: BytesRejection) -> Problem {
     Problem::bad_request("The body could not be read").caused_by(error)
 }
 
-/// Without the part that names Rust.
+/// Without the parts that name Rust.
 fn reason(text: &str) -> String {
     let known = [
         "Failed to deserialize the JSON body into the target type: ",
         "Failed to parse the request body as JSON: ",
+        "Failed to deserialize query string: ",
+        "Invalid URL: ",
     ];
-    let reason = known.iter().find_map(|prefix| text.strip_prefix(prefix));
-    reason.unwrap_or(text).to_owned()
+    let reason = known.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
+    let plain = [
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number from 0 to 18446744073709551615"),
+    ];
+    plain.iter().fold(reason.to_owned(), |reason, (rust, plain)| reason.replace(rust, plain))
 }
 
 /// A `T` inside a [`Body`] that must be a JSON object. serde would take an array too, for the fields in their order.
@@ -112,7 +121,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(error) if error.status().is_server_error() => Err(Problem::internal(error)),
-            Err(error) => Err(Problem::invalid(error.body_text())),
+            Err(error) => Err(Problem::invalid(reason(&error.body_text()))),
         }
     }
 }
@@ -127,7 +136,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match axum::extract::Query::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(error) => Err(Problem::bad_request(error.body_text())),
+            Err(error) => Err(Problem::bad_request(reason(&error.body_text()))),
         }
     }
 }

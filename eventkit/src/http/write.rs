@@ -144,7 +144,7 @@ impl IntoParams for RequestCause {
         #[expect(dead_code, reason = "describes the header")]
         struct Headers {
             /// Makes the request safe to repeat: with the same method, path, key and body it is carried out once, and the
-            /// repeat gets the first answer
+            /// repeat gets the first answer. What was refused, and wrote nothing, is decided anew
             #[param(
                 rename = "Idempotency-Key",
                 pattern = "^[!-~]{1,128}$",

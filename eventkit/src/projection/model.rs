@@ -173,6 +173,13 @@ impl<P: Projection> ReadModel<P> {
         directory: PathBuf,
         check: CheckHandle,
     ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send + use<P>) {
+        const {
+            assert!(is_name(P::NAME), "a projection's NAME is 1 to 64 of a-z 0-9 _");
+            assert!(
+                P::VERSION >= 1 && P::SAME_TABLES_SINCE <= P::VERSION,
+                "SAME_TABLES_SINCE is not after VERSION"
+            );
+        }
         let served = Arc::new(Served {
             name: P::NAME,
             pool: Arc::new(Pool::new()),
@@ -259,4 +266,16 @@ impl<P: Projection> fmt::Debug for ReadModel<P> {
             .field("watermark", &self.watermark())
             .finish_non_exhaustive()
     }
+}
+
+const fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        if !matches!(bytes[i], b'a'..=b'z' | b'0'..=b'9' | b'_') {
+            return false;
+        }
+        i += 1;
+    }
+    i > 0 && i <= 64
 }

@@ -417,3 +417,13 @@ async fn a_service_that_answers_queries_ends_in_peace_also_while_its_server_is_a
     toy.signals.send("SIGTERM").await.unwrap();
     toy.end().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_query_on_a_subject_of_the_stream_is_refused() {
+    let nats = NatsServer::start().await;
+    for subject in ["clock.ticked", "clock.look.up", "clock", "clock.*"] {
+        let toy = Running::start(&nats, |service| service.query(subject, "/clocks")).await;
+        let refused = toy.end().await.unwrap_err().to_string();
+        assert!(refused.contains("cannot be the subject of a query"), "{subject}: {refused}");
+    }
+}

@@ -574,6 +574,15 @@ async fn a_drifted_configuration_is_updated_with_the_cursor_kept_or_refused_with
 }
 
 #[tokio::test]
+async fn two_handlers_for_one_event_are_refused_at_start() {
+    let (_server, client, _log) = toy::server().await;
+    let notes = Notes::default();
+    let consumer = Consumer::new("c").on::<LampLit>(note(&notes)).on::<LampLit>(note(&notes));
+    let refused = run(consumer, &client).task.await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("two handlers for lamp.lit"), "{refused:#}");
+}
+
+#[tokio::test]
 async fn limits_out_of_order_are_refused_at_start() {
     let (_server, client, _log) = toy::server().await;
     let second = Duration::from_secs(1);

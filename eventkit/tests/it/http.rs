@@ -126,7 +126,9 @@ async fn a_bad_tag_is_refused() {
 #[tokio::test]
 async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
     let refused = async |body: &str| write(&[], body).await;
-    refused("").await.is_problem(400, "bad-request");
+    let empty = refused(" ").await;
+    empty.is_problem(400, "bad-request");
+    assert_eq!(empty.body["detail"], "A body is needed: a JSON object");
     refused("{").await.is_problem(400, "bad-request");
     refused("hello").await.is_problem(400, "bad-request");
     refused(r#"{"lamp_id":"a"}"#).await.is_problem(422, "invalid");
@@ -136,6 +138,9 @@ async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
     let wrong_type = refused(r#"{"lamp_id":"a","brightness":"much"}"#).await;
     wrong_type.is_problem(422, "invalid");
     assert!(wrong_type.body["detail"].as_str().unwrap().starts_with("brightness: "), "{}", wrong_type.text);
+    let negative = refused(r#"{"lamp_id":"a","brightness":-2}"#).await;
+    let detail = negative.body["detail"].as_str().unwrap();
+    assert!(detail.contains("expected a whole number from 0 to 4294967295"), "{detail}");
 }
 
 #[tokio::test]
