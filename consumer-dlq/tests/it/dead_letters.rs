@@ -3,14 +3,14 @@
 use consumer_dlq::dead_letters::{DeadLetters, Entry, Filed, Filter, News, Status};
 use eventkit::FailureClass;
 use eventkit::http::PageQuery;
-use eventkit::testing::Projected;
+use eventkit::testing::Folded;
 
 use crate::letter;
 
 const ID: &str = "consumer-email-EVENTS-7";
 
 /// The sequences of the originals that a filter takes.
-fn list(letters: &Projected<DeadLetters>, filter: Filter) -> Vec<u64> {
+fn list(letters: &Folded<DeadLetters>, filter: Filter) -> Vec<u64> {
     let page = PageQuery { page: 1, per_page: 100 };
     let page = letters.read(|tables| Entry::list(tables, filter, page));
     page.items.iter().map(|entry| entry.sequence).collect()
@@ -22,7 +22,7 @@ fn filed(sequence: u64, news: News, original: u64, redrives: u32) -> Filed {
 
 fn after(news: &[(News, u32)]) -> Entry {
     let filed = (1..).zip(news).map(|(at, (news, redrives))| filed(at, *news, 7, *redrives));
-    let letters = Projected::<DeadLetters>::after(filed);
+    let letters = Folded::<DeadLetters>::of(filed);
     let entry = letters.read(|tables| Entry::find(tables, ID)).unwrap();
     assert_eq!(list(&letters, Filter::default()).len(), usize::from(entry.status != Status::Dismissed));
     entry
@@ -63,7 +63,7 @@ fn the_same_news_twice_change_nothing() {
 #[test]
 fn news_of_what_nobody_knows_are_left_out() {
     let news = [filed(1, News::Redriven, 7, 1), filed(2, News::Dismissed, 7, 0)];
-    let letters = Projected::<DeadLetters>::after(news);
+    let letters = Folded::<DeadLetters>::of(news);
     assert_eq!(letters.read(|tables| Entry::find(tables, ID)), None);
     assert_eq!(News::on("dlq.events.consumer-email.order.placed"), Some(News::GivenUp));
     assert_eq!(News::on("dlq.redrive.consumer-email"), Some(News::Redriven));
@@ -75,7 +75,7 @@ fn news_of_what_nobody_knows_are_left_out() {
 
 #[test]
 fn the_latest_failure_comes_first_and_filters_leave_out_the_rest() {
-    let letters = Projected::<DeadLetters>::after([
+    let letters = Folded::<DeadLetters>::of([
         filed(1, News::GivenUp, 5, 0),
         filed(2, News::GivenUp, 6, 0),
         filed(3, News::GivenUp, 7, 0),
