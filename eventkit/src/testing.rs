@@ -9,6 +9,7 @@
     reason = "a broken test environment fails the test, and says why"
 )]
 
+mod anything;
 mod cluster;
 mod conformance;
 mod folded;
@@ -22,6 +23,8 @@ mod tied;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+#[doc(inline)]
+pub use crate::records_anything;
 pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
 pub use folded::Folded;

@@ -5,48 +5,15 @@ use common::order::OrderEvent;
 use common::payment::{PaymentEvent, PaymentMethodKind};
 use consumer_analytics::http::router;
 use consumer_analytics::shop_metrics::ShopMetrics;
-use eventkit::testing::{NatsServer, Routes};
+use eventkit::testing::{NatsServer, Routes, records_anything};
 use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{confirmed, eur, paid, placed};
 
-/// Orders and payments as far as these tests need them: whatever they say happened, happened.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct AnyOrder;
-
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct AnyPayment;
-
-#[derive(Debug, thiserror::Error)]
-enum Never {}
-
-impl Aggregate for AnyOrder {
-    const ENTITY: &'static str = "order";
-    type Event = OrderEvent;
-    type Command = OrderEvent;
-    type Rejection = Never;
-
-    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
-        Ok(vec![happened.clone()])
-    }
-
-    fn apply(&mut self, _: &OrderEvent) {}
-}
-
-impl Aggregate for AnyPayment {
-    const ENTITY: &'static str = "payment";
-    type Event = PaymentEvent;
-    type Command = PaymentEvent;
-    type Rejection = Never;
-
-    fn decide(&self, happened: &PaymentEvent) -> Result<Vec<PaymentEvent>, Never> {
-        Ok(vec![happened.clone()])
-    }
-
-    fn apply(&mut self, _: &PaymentEvent) {}
-}
+records_anything!(AnyOrder, "order", OrderEvent);
+records_anything!(AnyPayment, "payment", PaymentEvent);
 
 /// Gives the command twice for one cause, as a retry does, and says where it stands.
 async fn happens<A>(log: &EventLog, event: A::Event) -> u64

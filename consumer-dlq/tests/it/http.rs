@@ -8,10 +8,10 @@ use axum::http::{Method, StatusCode};
 use common::order::{OrderConfirmed, OrderEvent};
 use consumer_dlq::archive::Archive;
 use consumer_dlq::http::router;
-use eventkit::testing::{NatsServer, Routes, eventually};
+use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
 use eventkit::{
-    Aggregate, Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult,
-    ReadModel, Recorded,
+    Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult, ReadModel,
+    Recorded,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -123,25 +123,7 @@ impl Drop for Shop {
     }
 }
 
-/// Orders as far as these tests need them: whatever they say happened, happened.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct AnyOrder;
-
-#[derive(Debug, thiserror::Error)]
-enum Never {}
-
-impl Aggregate for AnyOrder {
-    const ENTITY: &'static str = "order";
-    type Event = OrderEvent;
-    type Command = OrderEvent;
-    type Rejection = Never;
-
-    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
-        Ok(vec![happened.clone()])
-    }
-
-    fn apply(&mut self, _: &OrderEvent) {}
-}
+records_anything!(AnyOrder, "order", OrderEvent);
 
 #[tokio::test]
 async fn a_dead_letter_is_listed_and_shown_whole() {

@@ -21,7 +21,7 @@ use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, Payment
 use consumer_email::letter::Sender;
 use consumer_email::mailer::Mailer;
 use consumer_email::transport::MailTransport;
-use eventkit::testing::NatsServer;
+use eventkit::testing::{NatsServer, records_anything};
 use eventkit::{Aggregate, Cause, EntityId, Event, EventId, EventLog, EventSet, Recorded};
 
 fn id(text: &str) -> EntityId {
@@ -89,46 +89,13 @@ fn mailer(log: &EventLog, transport: impl MailTransport + 'static) -> Mailer {
     Mailer::new(log.clone(), sender(), Arc::new(transport))
 }
 
-/// Orders and payments as far as these tests need them: whatever they say happened, happened.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct AnyOrder;
-
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct AnyPayment;
-
-#[derive(Debug, thiserror::Error)]
-enum Never {}
-
-impl Aggregate for AnyOrder {
-    const ENTITY: &'static str = "order";
-    type Event = OrderEvent;
-    type Command = OrderEvent;
-    type Rejection = Never;
-
-    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
-        Ok(vec![happened.clone()])
-    }
-
-    fn apply(&mut self, _: &OrderEvent) {}
-}
-
-impl Aggregate for AnyPayment {
-    const ENTITY: &'static str = "payment";
-    type Event = PaymentEvent;
-    type Command = PaymentEvent;
-    type Rejection = Never;
-
-    fn decide(&self, happened: &PaymentEvent) -> Result<Vec<PaymentEvent>, Never> {
-        Ok(vec![happened.clone()])
-    }
-
-    fn apply(&mut self, _: &PaymentEvent) {}
-}
+records_anything!(AnyOrder, "order", OrderEvent);
+records_anything!(AnyPayment, "payment", PaymentEvent);
 
 /// Puts it on the log, and says how it stands there.
 async fn happens<A, E>(log: &EventLog, event: E) -> Recorded<E>
 where
-    A: Aggregate<Command = <A as Aggregate>::Event, Rejection = Never>,
+    A: Aggregate<Command = <A as Aggregate>::Event>,
     A::Event: From<E>,
     E: Event,
 {

@@ -9,7 +9,8 @@ mod storekeeper;
 
 use common::money::{Currency, Money};
 use common::order::{OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
-use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet};
+use eventkit::testing::records_anything;
+use eventkit::{Cause, EntityId, EventId, EventLog, EventSet};
 
 fn id(text: &str) -> EntityId {
     EntityId::new(text).unwrap()
@@ -34,25 +35,7 @@ fn order(order_id: &str, lines: &[(&str, u32)]) -> OrderPlaced {
     }
 }
 
-/// An order as far as these tests need one: whatever they say happened, happened.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-struct AnyOrder;
-
-#[derive(Debug, thiserror::Error)]
-enum Never {}
-
-impl Aggregate for AnyOrder {
-    const ENTITY: &'static str = "order";
-    type Event = OrderEvent;
-    type Command = OrderEvent;
-    type Rejection = Never;
-
-    fn decide(&self, happened: &OrderEvent) -> Result<Vec<OrderEvent>, Never> {
-        Ok(vec![happened.clone()])
-    }
-
-    fn apply(&mut self, _: &OrderEvent) {}
-}
+records_anything!(AnyOrder, "order", OrderEvent);
 
 /// Puts it on the log, as order-service does.
 async fn happens(log: &EventLog, event: impl Into<OrderEvent>) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
 use common::stock::{StockEvent, StockRejected, StockShortage};
-use eventkit::testing::{NatsServer, Routes, eventually};
-use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
+use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
+use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
@@ -137,25 +137,5 @@ pub(crate) fn fresh() -> Cause {
     Cause::request(EventId::generate())
 }
 
-macro_rules! records_anything {
-    ($name:ident, $entity:literal, $event:ty) => {
-        /// Another service's entity, as far as this one is concerned: events with versions.
-        #[derive(Default, Clone, serde::Serialize, serde::Deserialize)]
-        struct $name;
-
-        impl Aggregate for $name {
-            const ENTITY: &'static str = $entity;
-            type Event = $event;
-            type Command = $event;
-            type Rejection = std::convert::Infallible;
-
-            fn decide(&self, event: &$event) -> Result<Vec<$event>, Self::Rejection> {
-                Ok(vec![event.clone()])
-            }
-
-            fn apply(&mut self, _: &$event) {}
-        }
-    };
-}
 records_anything!(AnyPayment, "payment", PaymentEvent);
 records_anything!(AnyStock, "stock", StockEvent);

@@ -9,8 +9,8 @@ use common::order::{
     CancelReason, CardToken, OrderCancelled, OrderEvent, OrderItem, OrderPlaced, PaymentMethod,
 };
 use common::stock::{StockEvent, StockReserved};
-use eventkit::testing::{NatsServer, Routes};
-use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
+use eventkit::testing::{NatsServer, Routes, records_anything};
+use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
 use futures::future::BoxFuture;
 use payment_service::account::{Account, AccountCommand};
 use payment_service::adopter::PaymentAdopter;
@@ -139,26 +139,6 @@ impl Till {
     }
 }
 
-macro_rules! records_anything {
-    ($name:ident, $entity:literal, $event:ty) => {
-        /// Another service's entity, as far as this one is concerned: events with versions.
-        #[derive(Default, Clone, serde::Serialize, serde::Deserialize)]
-        struct $name;
-
-        impl Aggregate for $name {
-            const ENTITY: &'static str = $entity;
-            type Event = $event;
-            type Command = $event;
-            type Rejection = std::convert::Infallible;
-
-            fn decide(&self, event: &$event) -> Result<Vec<$event>, Self::Rejection> {
-                Ok(vec![event.clone()])
-            }
-
-            fn apply(&mut self, _: &$event) {}
-        }
-    };
-}
 records_anything!(AnyOrder, "order", OrderEvent);
 records_anything!(AnyStock, "stock", StockEvent);
 
