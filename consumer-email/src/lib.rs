@@ -10,3 +10,25 @@ pub mod mail_list;
 pub mod mailer;
 pub mod smtp;
 pub mod transport;
+
+use std::sync::Arc;
+
+use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
+use common::payment::PaymentProcessed;
+use eventkit::Consumer;
+
+/// How often a mail is tried: a mail server may be away for some minutes (three and a half at
+/// least) before mails become dead letters.
+const MAX_ATTEMPTS: u32 = 20;
+
+/// The one consumer. Its name is the durable's: renaming it handles the whole log again.
+pub fn consumer(mailer: mailer::Mailer) -> Consumer {
+    let mailer = Arc::new(mailer);
+    Consumer::new("consumer-email")
+        .on::<OrderPlaced>(Arc::clone(&mailer))
+        .on::<OrderConfirmed>(Arc::clone(&mailer))
+        .on::<OrderShipped>(Arc::clone(&mailer))
+        .on::<OrderCancelled>(Arc::clone(&mailer))
+        .on::<PaymentProcessed>(mailer)
+        .max_attempts(MAX_ATTEMPTS)
+}

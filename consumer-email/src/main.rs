@@ -3,19 +3,13 @@
 use std::sync::Arc;
 
 use clap::Args;
-use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
-use common::payment::PaymentProcessed;
 use consumer_email::eml::EmlFiles;
 use consumer_email::letter::Sender;
 use consumer_email::mail_list::MailList;
 use consumer_email::mailer::Mailer;
 use consumer_email::smtp::{Smtp, SmtpUrl};
 use consumer_email::transport::MailTransport;
-use eventkit::{Consumer, Service};
-
-/// How often a mail is tried: a mail server may be away for some minutes (three and a half at
-/// least) before mails become dead letters.
-const MAX_ATTEMPTS: u32 = 20;
+use eventkit::Service;
 
 /// Settings of consumer-email.
 #[derive(Debug, Args)]
@@ -39,17 +33,9 @@ async fn main() -> anyhow::Result<()> {
         None => Arc::new(EmlFiles::new(service.data_dir()?.join("mails"))?),
     };
     let sender = Sender::new(&settings.mail_from)?;
-    let mailer = Arc::new(Mailer::new(service.log().clone(), sender, transport));
+    let mailer = Mailer::new(service.log().clone(), sender, transport);
     let mails = service.read_model::<MailList>()?;
     service.serve(consumer_email::http::router(mails));
-    service.consume(
-        Consumer::new("consumer-email")
-            .max_attempts(MAX_ATTEMPTS)
-            .on::<OrderPlaced>(Arc::clone(&mailer))
-            .on::<OrderConfirmed>(Arc::clone(&mailer))
-            .on::<OrderShipped>(Arc::clone(&mailer))
-            .on::<OrderCancelled>(Arc::clone(&mailer))
-            .on::<PaymentProcessed>(mailer),
-    );
+    service.consume(consumer_email::consumer(mailer));
     service.run().await
 }

@@ -5,3 +5,14 @@ pub mod http;
 pub mod stock;
 pub mod stock_list;
 pub mod storekeeper;
+
+use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
+use eventkit::Consumer;
+
+/// The one consumer. Its name is the durable's: renaming it handles the whole log again.
+pub fn consumer(storekeeper: storekeeper::Storekeeper) -> Consumer {
+    Consumer::new("consumer-inventory")
+        .on::<OrderPlaced>(storekeeper.clone())
+        .on::<OrderCancelled>(storekeeper.clone())
+        .on::<OrderShipped>(storekeeper)
+}

@@ -1,9 +1,8 @@
 //! Reserves stock for orders that are placed, gives it back when they are cancelled, sends it out when they ship.
 
-use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
 use consumer_inventory::stock_list::StockList;
 use consumer_inventory::storekeeper::Storekeeper;
-use eventkit::{Consumer, NoSettings, Service};
+use eventkit::{NoSettings, Service};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -12,12 +11,7 @@ async fn main() -> anyhow::Result<()> {
     let storekeeper = Storekeeper::new(service.log().store())?;
     let stock = service.read_model::<StockList>()?;
     service.serve(consumer_inventory::http::router(storekeeper.clone(), stock));
-    service.consume(
-        Consumer::new("consumer-inventory")
-            .on::<OrderPlaced>(storekeeper.clone())
-            .on::<OrderCancelled>(storekeeper.clone())
-            .on::<OrderShipped>(storekeeper),
-    );
+    service.consume(consumer_inventory::consumer(storekeeper));
     service.query("stock.get", "/stock");
     service.run().await
 }

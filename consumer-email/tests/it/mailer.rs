@@ -1,18 +1,16 @@
 //! Orders become mails: each once, whatever happens in between.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
-use common::payment::{PaymentProcessed, PaymentStatus};
+use common::payment::PaymentStatus;
 use consumer_email::letter::Letter;
 use consumer_email::mail_list::{MailList, MailStatus, MailSummary};
 use consumer_email::smtp::Smtp;
 use consumer_email::transport::{MailTransport, Sending};
 use eventkit::http::{MinSequence, PageQuery};
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Consumer, Handler, HandlerError, ReadModel};
+use eventkit::{Handler, HandlerError, ReadModel};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -34,13 +32,7 @@ async fn every_news_of_an_order_is_one_mail() {
     let log = log(&nats).await;
     let dir = TempDir::new().unwrap();
     let mails = ReadModel::follow(&log, dir.path());
-    let mailer = Arc::new(mailer(&log, smtp.transport()));
-    let consumer = Consumer::new("consumer-email")
-        .on::<OrderPlaced>(Arc::clone(&mailer))
-        .on::<OrderConfirmed>(Arc::clone(&mailer))
-        .on::<OrderShipped>(Arc::clone(&mailer))
-        .on::<OrderCancelled>(Arc::clone(&mailer))
-        .on::<PaymentProcessed>(mailer);
+    let consumer = consumer_email::consumer(mailer(&log, smtp.transport()));
     let stop = CancellationToken::new();
     let running = tokio::spawn(consumer.run(log.client().clone(), stop.clone()));
 

@@ -7,7 +7,7 @@ use common::stock::{StockEvent, StockReceived};
 use consumer_inventory::stock::{Reservation, Stock};
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Cause, Consumer, Event, EventId, EventLog, Handler, HandlerError, Metadata, Recorded};
+use eventkit::{Cause, Event, EventId, EventLog, Handler, HandlerError, Metadata, Recorded};
 
 use tokio_util::sync::CancellationToken;
 
@@ -128,12 +128,8 @@ async fn the_consumer_follows_orders_on_the_log() {
     let log = log(&server).await;
     let keeper = Storekeeper::new(log.store()).unwrap();
     receive(&keeper, "p-1", 5).await;
-    let consumer = Consumer::new("consumer-inventory")
-        .on::<OrderPlaced>(keeper.clone())
-        .on::<OrderCancelled>(keeper.clone())
-        .on::<OrderShipped>(keeper);
     let stop = CancellationToken::new();
-    let running = tokio::spawn(consumer.run(log.client().clone(), stop.clone()));
+    let running = tokio::spawn(consumer_inventory::consumer(keeper).run(log.client().clone(), stop.clone()));
 
     happens(&log, order("o-1", &[("p-1", 2)])).await;
     happens(&log, order("o-2", &[("p-1", 1)])).await;
