@@ -1,13 +1,15 @@
 //! Keeps dead letters, shows them, and sends them back to the consumer that failed.
 
 use consumer_dlq::archive::Archive;
+use consumer_dlq::dead_letters::DeadLetters;
 use eventkit::{NoSettings, Service};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8086);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
-    let archive = Archive::new(service.client().clone(), service.read_model()?);
+    let letters = service.read_model::<DeadLetters>()?;
+    let archive = Archive::new(service.client().clone(), letters);
     service.serve(consumer_dlq::http::router(archive, common::catalog()));
     service.run().await
 }

@@ -28,14 +28,14 @@ struct Settings {
 async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8085);
     let (mut service, settings) = Service::start::<Settings>(about, common::catalog()).await?;
+    let mails = service.read_model::<MailList>()?;
     let transport: Arc<dyn MailTransport> = match &settings.smtp_url {
         Some(url) => Arc::new(Smtp::new(url)?),
         None => Arc::new(EmlFiles::new(service.data_dir()?.join("mails"))?),
     };
     let sender = Sender::new(&settings.mail_from)?;
     let mailer = Mailer::new(service.log().clone(), sender, transport);
-    let mails = service.read_model::<MailList>()?;
-    service.serve(consumer_email::http::router(mails));
     service.consume(consumer_email::consumer(mailer));
+    service.serve(consumer_email::http::router(mails));
     service.run().await
 }

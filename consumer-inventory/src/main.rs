@@ -1,5 +1,6 @@
 //! Reserves stock for orders that are placed, gives it back when they are cancelled, sends it out when they ship.
 
+use consumer_inventory::stock::Stock;
 use consumer_inventory::stock_list::StockList;
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::{NoSettings, Service};
@@ -8,10 +9,10 @@ use eventkit::{NoSettings, Service};
 async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8083);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
-    let storekeeper = Storekeeper::new(service.log().store())?;
     let stock = service.read_model::<StockList>()?;
-    service.serve(consumer_inventory::http::router(storekeeper.clone(), stock));
-    service.consume(consumer_inventory::consumer(storekeeper));
+    let storekeeper = Storekeeper::new(service.log().store::<Stock>())?;
+    service.consume(consumer_inventory::consumer(storekeeper.clone()));
+    service.serve(consumer_inventory::http::router(storekeeper, stock));
     service.query("stock.get", "/stock");
     service.run().await
 }

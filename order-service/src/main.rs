@@ -7,7 +7,11 @@ use clap::builder::RangedU64ValueParser;
 use eventkit::{Service, about};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
+use order_service::order::Order;
+use order_service::order_list::OrderList;
 use order_service::saga::{OrderSaga, Patience};
+use order_service::user::User;
+use order_service::user_list::UserList;
 
 /// Settings of order-service.
 #[derive(Debug, Args)]
@@ -29,9 +33,10 @@ fn seconds() -> RangedU64ValueParser {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let (mut service, settings) = Service::start::<Settings>(about!(port = 8081), common::catalog()).await?;
-    let log = service.log().clone();
-    let (users, orders) = (log.store(), log.store());
-    let (user_list, order_list) = (service.read_model()?, service.read_model()?);
+    let users = service.log().store::<User>();
+    let orders = service.log().store::<Order>();
+    let user_list = service.read_model::<UserList>()?;
+    let order_list = service.read_model::<OrderList>()?;
 
     let patience = Patience {
         ours: Duration::from_secs(settings.order_patience_secs),
