@@ -18,24 +18,33 @@ use crate::shop_metrics::ShopMetrics;
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The routes of consumer-analytics.
-pub fn router(metrics: ReadModel<ShopMetrics>) -> Routes {
-    described().with_state(metrics)
+/// What the routes work with.
+#[derive(Clone)]
+pub struct Api {
+    /// The numbers to read.
+    pub metrics: ReadModel<ShopMetrics>,
 }
 
-/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-pub fn openapi() -> OpenApi {
-    described().into_openapi()
-}
+impl Api {
+    /// The routes. A test calls them through [`eventkit::http::complete`].
+    pub fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
 
-fn described() -> Routes<ReadModel<ShopMetrics>> {
-    Routes::new()
-        .route("/", get(dashboard))
-        .routes(routes!(show_summary))
-        .routes(routes!(list_days))
-        .routes(routes!(list_products))
-        .routes(routes!(list_customers))
-        .routes(routes!(show_payments))
+    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+    pub fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+
+    fn described() -> Routes<Self> {
+        Routes::new()
+            .route("/", get(dashboard))
+            .routes(routes!(show_summary))
+            .routes(routes!(list_days))
+            .routes(routes!(list_products))
+            .routes(routes!(list_customers))
+            .routes(routes!(show_payments))
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -58,11 +67,8 @@ async fn dashboard() -> impl IntoResponse {
     params(MinSequence),
     responses((status = 200, description = "The numbers", body = Summary))
 )]
-async fn show_summary(
-    State(metrics): State<ReadModel<ShopMetrics>>,
-    min_sequence: MinSequence,
-) -> Result<Seen<Summary>, Problem> {
-    let Seen { value: totals, sequence } = metrics.at(min_sequence).await?.read(Totals::read).await?;
+async fn show_summary(State(api): State<Api>, min_sequence: MinSequence) -> Result<Seen<Summary>, Problem> {
+    let Seen { value: totals, sequence } = api.metrics.at(min_sequence).await?.read(Totals::read).await?;
     Ok(Seen { value: Summary { sequence, totals }, sequence })
 }
 
@@ -74,11 +80,11 @@ async fn show_summary(
     responses((status = 200, description = "A page of them", body = Page<DayReport>))
 )]
 async fn list_days(
-    State(metrics): State<ReadModel<ShopMetrics>>,
+    State(api): State<Api>,
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<DayReport>>, Problem> {
-    Ok(metrics.at(min_sequence).await?.read(move |tables| DayReport::list(tables, page)).await?)
+    Ok(api.metrics.at(min_sequence).await?.read(move |tables| DayReport::list(tables, page)).await?)
 }
 
 /// Products, by how well they sell
@@ -89,12 +95,12 @@ async fn list_days(
     responses((status = 200, description = "A page of them", body = Page<ProductReport>))
 )]
 async fn list_products(
-    State(metrics): State<ReadModel<ShopMetrics>>,
+    State(api): State<Api>,
     Query(query): Query<ProductQuery>,
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<ProductReport>>, Problem> {
-    let metrics = metrics.at(min_sequence).await?;
+    let metrics = api.metrics.at(min_sequence).await?;
     Ok(metrics.read(move |tables| ProductReport::list(tables, query.sort, page)).await?)
 }
 
@@ -106,11 +112,11 @@ async fn list_products(
     responses((status = 200, description = "A page of them", body = Page<CustomerReport>))
 )]
 async fn list_customers(
-    State(metrics): State<ReadModel<ShopMetrics>>,
+    State(api): State<Api>,
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<CustomerReport>>, Problem> {
-    Ok(metrics.at(min_sequence).await?.read(move |tables| CustomerReport::list(tables, page)).await?)
+    Ok(api.metrics.at(min_sequence).await?.read(move |tables| CustomerReport::list(tables, page)).await?)
 }
 
 /// How payments go
@@ -121,8 +127,8 @@ async fn list_customers(
     responses((status = 200, description = "The numbers", body = PaymentReport))
 )]
 async fn show_payments(
-    State(metrics): State<ReadModel<ShopMetrics>>,
+    State(api): State<Api>,
     min_sequence: MinSequence,
 ) -> Result<Seen<PaymentReport>, Problem> {
-    Ok(metrics.at(min_sequence).await?.read(PaymentReport::read).await?)
+    Ok(api.metrics.at(min_sequence).await?.read(PaymentReport::read).await?)
 }

@@ -1,5 +1,6 @@
 //! Counts what the shop does, from its log, and shows it.
 
+use consumer_analytics::http::Api;
 use consumer_analytics::shop_metrics::ShopMetrics;
 use eventkit::{NoSettings, Service};
 
@@ -8,6 +9,6 @@ async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8084);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let metrics = service.read_model::<ShopMetrics>()?;
-    service.serve(consumer_analytics::http::router(metrics));
+    service.serve(Api { metrics }.routes());
     service.run().await
 }

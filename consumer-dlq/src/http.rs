@@ -29,29 +29,34 @@ const MAX_REDRIVES: usize = 1_000;
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The routes of consumer-dlq. What is redriven with new data must be an event of `catalog`.
-pub fn router(archive: Archive, catalog: Catalog) -> Routes {
-    described().with_state(Desk { archive, catalog: Arc::new(catalog) })
-}
-
-/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-pub fn openapi() -> OpenApi {
-    described().into_openapi()
-}
-
-fn described() -> Routes<Desk> {
-    Routes::new()
-        .route("/", get(page))
-        .routes(routes!(list))
-        .routes(routes!(redrive_many))
-        .routes(routes!(show, dismiss))
-        .routes(routes!(redrive))
-}
-
+/// What the routes work with.
 #[derive(Clone)]
-struct Desk {
-    archive: Archive,
-    catalog: Arc<Catalog>,
+pub struct Api {
+    /// The dead letters.
+    pub archive: Archive,
+    /// What is redriven with new data must be an event of these.
+    pub catalog: Arc<Catalog>,
+}
+
+impl Api {
+    /// The routes. A test calls them through [`eventkit::http::complete`].
+    pub fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
+
+    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+    pub fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+
+    fn described() -> Routes<Self> {
+        Routes::new()
+            .route("/", get(page))
+            .routes(routes!(list))
+            .routes(routes!(redrive_many))
+            .routes(routes!(show, dismiss))
+            .routes(routes!(redrive))
+    }
 }
 
 /// A dead letter with everything that is known about it.
@@ -127,13 +132,13 @@ async fn page() -> impl IntoResponse {
     responses((status = 200, description = "A page of them", body = Page<Entry>))
 )]
 async fn list(
-    State(desk): State<Desk>,
+    State(api): State<Api>,
     Query(query): Query<ListQuery>,
     page: PageQuery,
     min_sequence: MinSequence,
 ) -> Result<Seen<Page<Entry>>, Problem> {
     let filter = Filter::from(query);
-    let letters = desk.archive.at(min_sequence).await?;
+    let letters = api.archive.at(min_sequence).await?;
     Ok(letters.read(move |tables| Entry::list(tables, filter, page)).await?)
 }
 
@@ -147,8 +152,8 @@ async fn list(
         (status = 404, description = "There is no such dead letter"),
     )
 )]
-async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {
-    let (entry, letter) = desk.find(&id).await?;
+async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {
+    let (entry, letter) = api.find(&id).await?;
     let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, values) in letter.original.headers.iter() {
         headers.entry(name.to_string()).or_default().extend(values.iter().map(ToString::to_string));
@@ -177,7 +182,7 @@ async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<W
     )
 )]
 async fn redrive(
-    State(desk): State<Desk>,
+    State(api): State<Api>,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<impl IntoResponse, Problem> {
@@ -189,20 +194,20 @@ async fn redrive(
             mended
         }
     };
-    let (entry, letter) = desk.find(&id).await?;
+    let (entry, letter) = api.find(&id).await?;
     let payload = match mended.data {
         None => None,
         // The consumer handles one redrive after each failure: this one's data would not be read.
         Some(_) if entry.status == Status::Redriven => return Err(under_way()),
         Some(data) => {
-            let edited = with_data(&letter.original.payload, &data, &desk.catalog)
+            let edited = with_data(&letter.original.payload, &data, &api.catalog)
                 .map_err(|error| Problem::invalid(error.to_string()))?;
             Some(Bytes::from(edited))
         }
     };
-    let sequence = desk.archive.redrive(&letter, payload).await.map_err(not_redriven)?;
-    desk.archive.heard_of(sequence).await;
-    desk.entry(&id).await.map(|entry| (StatusCode::ACCEPTED, Json(entry)))
+    let sequence = api.archive.redrive(&letter, payload).await.map_err(not_redriven)?;
+    api.archive.heard_of(sequence).await;
+    api.entry(&id).await.map(|entry| (StatusCode::ACCEPTED, Json(entry)))
 }
 
 /// Sends back everything open that the filter takes, the oldest first, up to a limit
@@ -213,22 +218,22 @@ async fn redrive(
     responses((status = 202, description = "They are on their way", body = RedrivenMany))
 )]
 async fn redrive_many(
-    State(desk): State<Desk>,
+    State(api): State<Api>,
     Body(RedriveMany { filter: Object(filter) }): Body<RedriveMany>,
 ) -> Result<impl IntoResponse, Problem> {
     let filter = Filter { status: Some(Status::Open), ..filter };
-    let open = desk.archive.read(|tables| Entry::oldest(tables, filter, MAX_REDRIVES)).await?;
+    let open = api.archive.read(|tables| Entry::oldest(tables, filter, MAX_REDRIVES)).await?;
     let (open, total) = open.value;
     let left = total - open.len();
     let (mut redriven, mut last) = (0, 0);
     for entry in open {
-        let letter = desk.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
+        let letter = api.archive.letter(entry.dlq_sequence).await.map_err(Problem::unavailable)?;
         if let Some(letter) = letter {
-            last = desk.archive.redrive(&letter, None).await.map_err(not_redriven)?.max(last);
+            last = api.archive.redrive(&letter, None).await.map_err(not_redriven)?.max(last);
             redriven += 1;
         }
     }
-    desk.archive.heard_of(last).await;
+    api.archive.heard_of(last).await;
     Ok((StatusCode::ACCEPTED, Json(RedrivenMany { redriven, left })))
 }
 
@@ -242,16 +247,16 @@ async fn redrive_many(
         (status = 404, description = "There is no such dead letter"),
     )
 )]
-async fn dismiss(State(desk): State<Desk>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let entry = desk.entry(&id).await?;
+async fn dismiss(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let entry = api.entry(&id).await?;
     if entry.status != Status::Dismissed {
-        let (_, letter) = desk.find(&id).await?;
-        desk.archive.dismiss(&letter).await.map_err(Problem::unavailable)?;
+        let (_, letter) = api.find(&id).await?;
+        api.archive.dismiss(&letter).await.map_err(Problem::unavailable)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl Desk {
+impl Api {
     async fn entry(&self, id: &str) -> Result<Entry, Problem> {
         let id = id.to_owned();
         let entry = self.archive.read(move |tables| Entry::find(tables, &id)).await?;

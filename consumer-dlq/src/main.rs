@@ -1,7 +1,10 @@
 //! Keeps dead letters, shows them, and sends them back to the consumer that failed.
 
+use std::sync::Arc;
+
 use consumer_dlq::archive::Archive;
 use consumer_dlq::dead_letters::DeadLetters;
+use consumer_dlq::http::Api;
 use eventkit::{NoSettings, Service};
 
 #[tokio::main]
@@ -10,6 +13,6 @@ async fn main() -> anyhow::Result<()> {
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let letters = service.read_model::<DeadLetters>()?;
     let archive = Archive::new(service.client().clone(), letters);
-    service.serve(consumer_dlq::http::router(archive, common::catalog()));
+    service.serve(Api { archive, catalog: Arc::new(common::catalog()) }.routes());
     service.run().await
 }

@@ -10,18 +10,27 @@ use utoipa_axum::routes;
 
 use crate::mail_list::{MailList, MailSummary};
 
-/// The routes of consumer-email.
-pub fn router(mails: ReadModel<MailList>) -> Routes {
-    described().with_state(mails)
+/// What the routes work with.
+#[derive(Clone)]
+pub struct Api {
+    /// The mails to read.
+    pub mails: ReadModel<MailList>,
 }
 
-/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-pub fn openapi() -> OpenApi {
-    described().into_openapi()
-}
+impl Api {
+    /// The routes. A test calls them through [`eventkit::http::complete`].
+    pub fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
 
-fn described() -> Routes<ReadModel<MailList>> {
-    Routes::new().routes(routes!(list_mails))
+    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+    pub fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+
+    fn described() -> Routes<Self> {
+        Routes::new().routes(routes!(list_mails))
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -39,11 +48,11 @@ struct MailQuery {
     responses((status = 200, description = "A page of them", body = Page<MailSummary>))
 )]
 async fn list_mails(
-    State(mails): State<ReadModel<MailList>>,
+    State(api): State<Api>,
     Query(query): Query<MailQuery>,
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<MailSummary>>, Problem> {
-    let mails = mails.at(min_sequence).await?;
+    let mails = api.mails.at(min_sequence).await?;
     Ok(mails.read(move |tables| MailSummary::list(tables, query.order_id, page)).await?)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use consumer_email::eml::EmlFiles;
+use consumer_email::http::Api;
 use consumer_email::letter::Sender;
 use consumer_email::mail_list::MailList;
 use consumer_email::mailer::Mailer;
@@ -36,6 +37,6 @@ async fn main() -> anyhow::Result<()> {
     let sender = Sender::new(&settings.mail_from)?;
     let mailer = Mailer::new(service.log().clone(), sender, transport);
     service.consume(consumer_email::consumer(mailer));
-    service.serve(consumer_email::http::router(mails));
+    service.serve(Api { mails }.routes());
     service.run().await
 }

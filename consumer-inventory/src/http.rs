@@ -18,27 +18,32 @@ use crate::storekeeper::Storekeeper;
 /// The most that one receipt may bring.
 pub const MAX_RECEIPT: u32 = 1_000_000_000;
 
-/// The routes of consumer-inventory.
-pub fn router(storekeeper: Storekeeper, stock: ReadModel<StockList>) -> Routes {
-    described().with_state(Inventory { storekeeper, stock })
-}
-
-/// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-pub fn openapi() -> OpenApi {
-    described().into_openapi()
-}
-
-fn described() -> Routes<Inventory> {
-    Routes::new()
-        .routes(routes!(list_stock))
-        .routes(routes!(show_stock, receive_stock))
-        .routes(routes!(show_reservation))
-}
-
+/// What the routes work with.
 #[derive(Clone)]
-struct Inventory {
-    storekeeper: Storekeeper,
-    stock: ReadModel<StockList>,
+pub struct Api {
+    /// Who lets goods in.
+    pub storekeeper: Storekeeper,
+    /// Stock and reservations to read.
+    pub stock: ReadModel<StockList>,
+}
+
+impl Api {
+    /// The routes. A test calls them through [`eventkit::http::complete`].
+    pub fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
+
+    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
+    pub fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+
+    fn described() -> Routes<Self> {
+        Routes::new()
+            .routes(routes!(list_stock))
+            .routes(routes!(show_stock, receive_stock))
+            .routes(routes!(show_reservation))
+    }
 }
 
 /// Goods that came in
@@ -60,7 +65,7 @@ struct Receipt {
     responses((status = 200, description = "What is there now; the version is the warehouse's", body = Written<ProductStock>))
 )]
 async fn receive_stock(
-    State(inventory): State<Inventory>,
+    State(api): State<Api>,
     Path(product_id): Path<EntityId>,
     RequestCause(cause): RequestCause,
     IfMatch(at): IfMatch,
@@ -69,7 +74,7 @@ async fn receive_stock(
     if receipt.received == 0 || receipt.received > MAX_RECEIPT {
         return Err(Problem::invalid(format!("`received` must be 1 to {MAX_RECEIPT}")));
     }
-    let stored = inventory
+    let stored = api
         .storekeeper
         .receive(product_id.clone(), receipt.received, at, &cause)
         .await
@@ -91,11 +96,11 @@ async fn receive_stock(
     responses((status = 200, description = "A page of it", body = Page<ProductStock>))
 )]
 async fn list_stock(
-    State(inventory): State<Inventory>,
+    State(api): State<Api>,
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<ProductStock>>, Problem> {
-    let stock = inventory.stock.at(min_sequence).await?;
+    let stock = api.stock.at(min_sequence).await?;
     Ok(stock.read(move |tables| ProductStock::list(tables, page)).await?)
 }
 
@@ -110,12 +115,12 @@ async fn list_stock(
     )
 )]
 async fn show_stock(
-    State(inventory): State<Inventory>,
+    State(api): State<Api>,
     Path(product_id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Seen<ProductStock>, Problem> {
     let wanted = product_id.clone();
-    let stock = inventory.stock.at(min_sequence).await?;
+    let stock = api.stock.at(min_sequence).await?;
     let product = stock.read(move |tables| ProductStock::find(tables, &wanted)).await?;
     let unknown = || Problem::not_found(format!("no stock of product {product_id} ever came in"));
     product.found().ok_or_else(unknown)
@@ -132,12 +137,12 @@ async fn show_stock(
     )
 )]
 async fn show_reservation(
-    State(inventory): State<Inventory>,
+    State(api): State<Api>,
     Path(order_id): Path<EntityId>,
     min_sequence: MinSequence,
 ) -> Result<Seen<OrderReservation>, Problem> {
     let wanted = order_id.clone();
-    let stock = inventory.stock.at(min_sequence).await?;
+    let stock = api.stock.at(min_sequence).await?;
     let reservation = stock.read(move |tables| OrderReservation::find(tables, &wanted)).await?;
     let unknown = || Problem::not_found(format!("nothing was reserved or refused for order {order_id}"));
     reservation.found().ok_or_else(unknown)

@@ -1,5 +1,6 @@
 //! Reserves stock for orders that are placed, gives it back when they are cancelled, sends it out when they ship.
 
+use consumer_inventory::http::Api;
 use consumer_inventory::stock::Stock;
 use consumer_inventory::stock_list::StockList;
 use consumer_inventory::storekeeper::Storekeeper;
@@ -12,7 +13,7 @@ async fn main() -> anyhow::Result<()> {
     let stock = service.read_model::<StockList>()?;
     let storekeeper = Storekeeper::new(service.log().store::<Stock>())?;
     service.consume(consumer_inventory::consumer(storekeeper.clone()));
-    service.serve(consumer_inventory::http::router(storekeeper, stock));
+    service.serve(Api { storekeeper, stock }.routes());
     service.query("stock.get", "/stock");
     service.run().await
 }

@@ -3,7 +3,7 @@
 use common::money::Money;
 use common::order::OrderEvent;
 use common::payment::{PaymentEvent, PaymentMethodKind};
-use consumer_analytics::http::router;
+use consumer_analytics::http::Api;
 use consumer_analytics::shop_metrics::ShopMetrics;
 use eventkit::testing::{NatsServer, Routes, records_anything};
 use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
@@ -40,7 +40,8 @@ async fn the_numbers_are_those_of_the_log() {
     eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
     let log = EventLog::new(client, "/test");
     let dir = TempDir::new().unwrap();
-    let http = Routes::new(router(ReadModel::<ShopMetrics>::follow(&log, dir.path())));
+    let metrics = ReadModel::<ShopMetrics>::follow(&log, dir.path());
+    let http = Routes::new(Api { metrics }.routes());
 
     let price: Money = eur(1_050);
     let mut last = 0;
@@ -74,7 +75,8 @@ async fn the_page_needs_nothing_from_elsewhere() {
     let server = NatsServer::start().await;
     let log = EventLog::new(server.client().await, "/test");
     let dir = TempDir::new().unwrap();
-    let http = Routes::new(router(ReadModel::follow(&log, dir.path())));
+    let metrics = ReadModel::follow(&log, dir.path());
+    let http = Routes::new(Api { metrics }.routes());
     let page = http.get("/").await;
     assert_eq!(page.status, 200);
     for foreign in ["http://", "https://", "src=", "@import", "url("] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use common::order::{OrderConfirmed, OrderEvent};
 use consumer_dlq::archive::Archive;
-use consumer_dlq::http::router;
+use consumer_dlq::http::Api;
 use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
 use eventkit::{
     Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult, ReadModel,
@@ -62,7 +62,7 @@ impl Shop {
         let log = EventLog::new(client.clone(), "/test");
         let dir = TempDir::new().unwrap();
         let archive = Archive::new(client.clone(), ReadModel::follow(&log, dir.path()));
-        let http = Routes::new(router(archive, common::catalog()));
+        let http = Routes::new(Api { archive, catalog: Arc::new(common::catalog()) }.routes());
         let stop = CancellationToken::new();
         let mut shop = Self { _server: server, _dir: dir, log, picky, other, http, stop, tasks: Vec::new() };
         shop.start_consumers();

@@ -1,6 +1,6 @@
 //! The routes of consumer-email.
 
-use consumer_email::http::router;
+use consumer_email::http::Api;
 use eventkit::testing::{NatsServer, Routes};
 use eventkit::{Handler, ReadModel};
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ async fn mails_are_listed_by_order() {
     }
     let dir = TempDir::new().unwrap();
     let mails = ReadModel::follow(&log, dir.path());
-    let http = Routes::new(router(mails));
+    let http = Routes::new(Api { mails }.routes());
 
     let about_one = http.get("/mails?order_id=o-1").await;
     assert_eq!((about_one.status.as_u16(), &about_one.body["total"]), (200, &1.into()));

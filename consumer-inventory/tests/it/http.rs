@@ -1,7 +1,7 @@
 //! The routes of consumer-inventory.
 
 use axum::http::Method;
-use consumer_inventory::http::router;
+use consumer_inventory::http::Api;
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::testing::{Answer, NatsServer, Routes};
 use eventkit::{EventLog, ReadModel};
@@ -22,8 +22,9 @@ impl Shop {
         let log = EventLog::new(client, "/consumer-inventory");
         let dir = TempDir::new().unwrap();
         let stock = ReadModel::follow(&log, dir.path());
-        let routes = router(Storekeeper::new(log.store()).unwrap(), stock);
-        Self { _server: server, _dir: dir, http: Routes::new(routes) }
+        let storekeeper = Storekeeper::new(log.store()).unwrap();
+        let http = Routes::new(Api { storekeeper, stock }.routes());
+        Self { _server: server, _dir: dir, http }
     }
 
     async fn put(&self, path: &str, body: Value) -> Answer {
