@@ -96,7 +96,7 @@ pub(super) struct Filter {
     order_id: Option<EntityId>,
 }
 
-/// Payments, oldest first
+/// Payments, by id
 #[utoipa::path(
     get,
     path = "/payments",
