@@ -20,7 +20,7 @@ pub struct PaymentProcessed {
     /// By what.
     pub payment_method: PaymentMethodKind,
     /// Whether the money was taken.
-    pub status: PaymentStatus,
+    pub status: PaymentOutcome,
     /// Why it failed, as a code: `insufficient_funds`, `account_not_open`, `currency_mismatch`, `card_declined`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -32,7 +32,7 @@ pub struct PaymentProcessed {
 /// Whether a payment took the money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum PaymentStatus {
+pub enum PaymentOutcome {
     /// The money was taken.
     Success,
     /// Nothing was taken.

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use common::money::{Currency, Money};
 use common::order::{OrderCancelled, OrderConfirmed, OrderItem, OrderPlaced, OrderShipped};
-use common::payment::{PaymentProcessed, PaymentRefunded, PaymentStatus, PaymentVoided};
+use common::payment::{PaymentOutcome, PaymentProcessed, PaymentRefunded, PaymentVoided};
 use eventkit::projection::{Json, OutOfTurn, Tables, Word, params, rusqlite};
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 use serde::{Deserialize, Serialize};
@@ -176,8 +176,8 @@ impl Projection for ShopMetrics {
                 next_of_payment(tables, event)?;
                 count_payment(tables, e, at)?;
                 match e.status {
-                    PaymentStatus::Success => Order::load(tables, &e.order_id)?.pay(tables, e.amount, at),
-                    PaymentStatus::Failed => Ok(()),
+                    PaymentOutcome::Success => Order::load(tables, &e.order_id)?.pay(tables, e.amount, at),
+                    PaymentOutcome::Failed => Ok(()),
                 }
             }
             SalesEvent::PaymentRefunded(e) => {
@@ -410,12 +410,12 @@ fn next_of_payment(tables: &Tables<'_>, event: &Recorded<SalesEvent>) -> anyhow:
 fn count_payment(tables: &Tables<'_>, payment: &PaymentProcessed, at: DateTime<Utc>) -> anyhow::Result<()> {
     let method = labelled(tables, METHODS, payment.payment_method.label())?;
     let outcome = match payment.status {
-        PaymentStatus::Success => {
+        PaymentOutcome::Success => {
             DAY_SUMS.add_money(tables, day(at), "paid", payment.amount)?;
             METHOD_SUMS.add_money(tables, &method, "paid", payment.amount)?;
             "succeeded"
         }
-        PaymentStatus::Failed => {
+        PaymentOutcome::Failed => {
             let reason = labelled(tables, FAILURES, payment.failure.as_deref().unwrap_or("unknown"))?;
             FAILURES.add(tables, reason, "payments", 1)?;
             "failed"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use common::mail::{MailKind, MailSkipped};
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
-use common::payment::{PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentOutcome, PaymentProcessed};
 use eventkit::{
     Cause, EntityId, EventLog, EventStore, Handler, HandlerError, HandlerResult, OrReject, Recorded,
     RejectRefusal,
@@ -133,8 +133,8 @@ impl Handler<OrderCancelled> for Mailer {
 impl Handler<PaymentProcessed> for Mailer {
     async fn handle(&self, payment: Recorded<PaymentProcessed>) -> HandlerResult {
         match payment.status {
-            PaymentStatus::Success => Ok(()),
-            PaymentStatus::Failed => {
+            PaymentOutcome::Success => Ok(()),
+            PaymentOutcome::Failed => {
                 self.tell(&payment.order_id, News::PaymentFailed(&payment.event), &payment.cause()).await
             }
         }

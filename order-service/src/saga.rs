@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use common::order::{CancelReason, OrderCancelled, OrderConfirmed, OrderPlaced, PaymentMethod};
-use common::payment::{PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentOutcome, PaymentProcessed};
 use common::stock::{StockRejected, StockShortage};
 use eventkit::{
     Cause, EntityId, Event, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal, Timers,
@@ -96,10 +96,10 @@ impl Handler<OrderOverdue> for OrderSaga {
 impl Handler<PaymentProcessed> for OrderSaga {
     async fn handle(&self, payment: Recorded<PaymentProcessed>) -> HandlerResult {
         let command = match payment.status {
-            PaymentStatus::Success => {
+            PaymentOutcome::Success => {
                 OrderCommand::Confirm { payment_id: payment.payment_id.clone(), amount: payment.amount }
             }
-            PaymentStatus::Failed => {
+            PaymentOutcome::Failed => {
                 OrderCommand::Cancel { reason: CancelReason::PaymentFailed, detail: payment.failure.clone() }
             }
         };

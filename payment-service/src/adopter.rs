@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use common::order::{OrderPlaced, PaymentMethod};
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use eventkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded, RejectRefusal};
 
 use crate::bill::{Bill, BillCommand};
@@ -42,7 +42,7 @@ impl Handler<PaymentProcessed> for PaymentAdopter {
         let adopting = Cause::adopting(&paid.meta);
         self.payments.execute(&paid.payment_id, &record, &adopting).await.reject_refusal()?;
 
-        if paid.status == PaymentStatus::Failed {
+        if paid.status == PaymentOutcome::Failed {
             return Ok(());
         }
         let (payment_id, order_id, cause) = (paid.payment_id.clone(), paid.order_id.clone(), paid.cause());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use common::order::{CardToken, OrderCancelled, OrderPlaced, PaymentMethod};
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::StockReserved;
 use eventkit::{
     Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal,
@@ -21,7 +21,7 @@ use eventkit::{
 use crate::account::{Account, AccountCommand, AccountRejection};
 use crate::bill::{Bill, BillCommand};
 use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
-use crate::payment::{Payment, PaymentCommand, PaymentState};
+use crate::payment::{Payment, PaymentCommand, PaymentStatus};
 
 /// How long the gateway may take to answer by default. Past it the outcome is unknown, and the same call
 /// is made again.
@@ -79,10 +79,10 @@ impl Cashier {
                 let method = PaymentMethodKind::Account { account_id: account_id.clone() };
                 let command = AccountCommand::Pay { payment_id: order.order_id.clone(), amount: order.total };
                 match self.accounts.execute(account_id, &command, cause).await {
-                    Ok(_) => Ok(Some(result(method, PaymentStatus::Success))),
+                    Ok(_) => Ok(Some(result(method, PaymentOutcome::Success))),
                     Err(ExecuteError::Rejected(reason)) => {
                         let failure = Some(failure_code(&reason).to_owned());
-                        Ok(Some(PaymentProcessed { failure, ..result(method, PaymentStatus::Failed) }))
+                        Ok(Some(PaymentProcessed { failure, ..result(method, PaymentOutcome::Failed) }))
                     }
                     Err(failure) => Err(failure.into()),
                 }
@@ -90,11 +90,11 @@ impl Cashier {
             PaymentMethod::Card { token } => Ok(Some(match self.charge(order, token).await? {
                 Charged::Approved { reference } => PaymentProcessed {
                     reference: Some(reference),
-                    ..result(PaymentMethodKind::Card, PaymentStatus::Success)
+                    ..result(PaymentMethodKind::Card, PaymentOutcome::Success)
                 },
                 Charged::Declined { code } => PaymentProcessed {
                     failure: Some(code.to_owned()),
-                    ..result(PaymentMethodKind::Card, PaymentStatus::Failed)
+                    ..result(PaymentMethodKind::Card, PaymentOutcome::Failed)
                 },
             })),
         }
@@ -132,7 +132,7 @@ impl Handler<StockReserved> for Cashier {
         let (order_id, cause) = (&reserved.order_id, reserved.cause());
         let order = self.order(order_id).await?;
         let mut payment = self.payments.load(order_id).await?.state;
-        if payment.state().is_none() {
+        if payment.status().is_none() {
             let Some(result) = self.take(&order, &cause).await? else { return Ok(()) };
             match self.payments.execute(order_id, &PaymentCommand::Record(result), &cause).await {
                 Ok(_) => return Ok(()),
@@ -141,8 +141,8 @@ impl Handler<StockReserved> for Cashier {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        match payment.state() {
-            Some(PaymentState::Success) => Ok(()),
+        match payment.status() {
+            Some(PaymentStatus::Success) => Ok(()),
             _ => self.give_back(&order, &cause).await,
         }
     }
@@ -156,7 +156,7 @@ impl Handler<OrderCancelled> for Cashier {
             order_id: order_id.clone(),
         };
         let own = self.payments.execute(order_id, &cancel(order_id), &cause).await.reject_refusal()?;
-        if own.state.state() != Some(PaymentState::Failed) {
+        if own.state.status() != Some(PaymentStatus::Failed) {
             self.give_back(&self.order(order_id).await?.event, &cause).await?;
         }
         // Another producer's payment that is not on the bill yet finds it closed.

@@ -1,7 +1,7 @@
 //! The rules of a payment: it happens once, and what was taken for a cancelled order is given back.
 
 use common::payment::{
-    PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus, PaymentVoided,
+    PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded, PaymentVoided,
 };
 use common::text::is_line;
 use eventkit::{Aggregate, EntityId};
@@ -54,7 +54,7 @@ pub enum PaymentRejection {
 /// Where a payment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum PaymentState {
+pub enum PaymentStatus {
     /// The money was taken.
     Success,
     /// Nothing was taken.
@@ -67,12 +67,12 @@ pub enum PaymentState {
 
 impl Payment {
     /// Where it stands; `None` if nothing happened to it yet.
-    pub fn state(&self) -> Option<PaymentState> {
+    pub fn status(&self) -> Option<PaymentStatus> {
         match &self.processed {
-            Some(_) if self.refunded => Some(PaymentState::Refunded),
-            Some(processed) if processed.status == PaymentStatus::Success => Some(PaymentState::Success),
-            Some(_) => Some(PaymentState::Failed),
-            None if self.voided => Some(PaymentState::Voided),
+            Some(_) if self.refunded => Some(PaymentStatus::Refunded),
+            Some(processed) if processed.status == PaymentOutcome::Success => Some(PaymentStatus::Success),
+            Some(_) => Some(PaymentStatus::Failed),
+            None if self.voided => Some(PaymentStatus::Voided),
             None => None,
         }
     }
@@ -108,7 +108,7 @@ impl Aggregate for Payment {
             PaymentCommand::Cancel { payment_id, order_id } => {
                 let (payment_id, order_id) = (payment_id.clone(), order_id.clone());
                 match &self.processed {
-                    Some(taken) if taken.status == PaymentStatus::Success && !self.refunded => {
+                    Some(taken) if taken.status == PaymentOutcome::Success && !self.refunded => {
                         Ok(vec![PaymentRefunded { payment_id, order_id, amount: taken.amount }.into()])
                     }
                     None if !self.voided => Ok(vec![PaymentVoided { payment_id, order_id }.into()]),
@@ -158,7 +158,7 @@ mod tests {
         EntityId::new(text).unwrap()
     }
 
-    fn processed(status: PaymentStatus, payment_method: PaymentMethodKind) -> PaymentProcessed {
+    fn processed(status: PaymentOutcome, payment_method: PaymentMethodKind) -> PaymentProcessed {
         PaymentProcessed {
             payment_id: id("o-1"),
             order_id: id("o-1"),
@@ -170,11 +170,11 @@ mod tests {
         }
     }
 
-    fn card(status: PaymentStatus) -> PaymentProcessed {
+    fn card(status: PaymentOutcome) -> PaymentProcessed {
         processed(status, PaymentMethodKind::Card)
     }
 
-    fn outside(status: PaymentStatus) -> PaymentProcessed {
+    fn outside(status: PaymentOutcome) -> PaymentProcessed {
         processed(status, PaymentMethodKind::External { method: "credit_card".to_owned() })
     }
 
@@ -191,7 +191,7 @@ mod tests {
         PaymentRefunded { payment_id: id("o-1"), order_id: id("o-1"), amount }.into()
     }
 
-    use PaymentStatus::{Failed, Success};
+    use PaymentOutcome::{Failed, Success};
 
     #[test]
     fn a_payment_is_recorded_once() {

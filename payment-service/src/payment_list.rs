@@ -1,14 +1,14 @@
 //! What readers see of payments: one by its id, a list by order.
 
 use common::money::{Currency, Money};
-use common::payment::{PaymentEvent, PaymentMethodKind, PaymentStatus};
+use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome};
 use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{
     Conditions, Json, List, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
 };
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 
-use crate::payment::PaymentState;
+use crate::payment::PaymentStatus;
 
 /// Every payment, by its id.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct PaymentSummary {
     /// What it is for.
     pub order_id: EntityId,
     /// Where it stands.
-    pub state: PaymentState,
+    pub status: PaymentStatus,
     /// What was tried, if anything was.
     pub tried: Option<Tried>,
 }
@@ -80,7 +80,7 @@ impl PaymentSummary {
             payment_id: row.get("payment_id")?,
             version: row.get("version")?,
             order_id: row.get("order_id")?,
-            state: row.get::<_, Word<_>>("state")?.0,
+            status: row.get::<_, Word<_>>("state")?.0,
             tried,
         })
     }
@@ -110,14 +110,14 @@ impl Projection for PaymentList {
             // Any of them may be the first. What it is, is said below.
             tables.run(
                 "INSERT INTO payments (payment_id, version, order_id, state) VALUES (?1, 0, ?2, ?3)",
-                params![payment_id, order_of(&event.event), Word(PaymentState::Voided)],
+                params![payment_id, order_of(&event.event), Word(PaymentStatus::Voided)],
             )?;
         }
         let rows = match &event.event {
             PaymentEvent::Processed(processed) => {
-                let state = match processed.status {
-                    PaymentStatus::Success => PaymentState::Success,
-                    PaymentStatus::Failed => PaymentState::Failed,
+                let status = match processed.status {
+                    PaymentOutcome::Success => PaymentStatus::Success,
+                    PaymentOutcome::Failed => PaymentStatus::Failed,
                 };
                 tables.run(
                     "UPDATE payments SET version = ?2, state = ?3, amount = ?4, currency = ?5, payment_method = ?6,
@@ -126,7 +126,7 @@ impl Projection for PaymentList {
                     params![
                         payment_id,
                         version,
-                        Word(state),
+                        Word(status),
                         processed.amount.minor(),
                         Word(processed.amount.currency()),
                         Json(&processed.payment_method),
@@ -137,7 +137,7 @@ impl Projection for PaymentList {
             }
             PaymentEvent::Refunded(_) => tables.run(
                 "UPDATE payments SET version = ?2, state = ?3 WHERE payment_id = ?1 AND version = ?2 - 1",
-                params![payment_id, version, Word(PaymentState::Refunded)],
+                params![payment_id, version, Word(PaymentStatus::Refunded)],
             )?,
             // A payment that failed stays one that failed.
             PaymentEvent::Voided(_) => tables.run(

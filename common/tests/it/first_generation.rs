@@ -2,7 +2,7 @@
 
 use common::money::{Currency, Money};
 use common::order::{OrderItem, OrderPlaced, OrderShipped, PaymentMethod};
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use eventkit::{EntityId, Envelope, Event};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ fn a_flat_payment_keeps_its_producers_word_for_the_method() {
             order_id: id("order-123"),
             amount: usd(10030),
             payment_method: PaymentMethodKind::External { method: "credit_card".to_owned() },
-            status: PaymentStatus::Success,
+            status: PaymentOutcome::Success,
             failure: None,
             reference: None,
         }

@@ -13,7 +13,7 @@ use common::money::{Currency, Money};
 use common::order::{
     CancelReason, OrderCancelled, OrderConfirmed, OrderItem, OrderPlaced, OrderShipped, PaymentMethod,
 };
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded};
 use consumer_analytics::shop_metrics::{SalesEvent, ShopMetrics};
 use eventkit::testing::Folded;
 use eventkit::{EntityId, EventId, EventSet, Metadata, Recorded};
@@ -63,7 +63,7 @@ fn paid(order_id: &str, amount: Money, payment_method: PaymentMethodKind) -> Pay
         order_id: id(order_id),
         amount,
         payment_method,
-        status: PaymentStatus::Success,
+        status: PaymentOutcome::Success,
         failure: None,
         reference: None,
     }
@@ -71,7 +71,7 @@ fn paid(order_id: &str, amount: Money, payment_method: PaymentMethodKind) -> Pay
 
 fn declined(order_id: &str, amount: Money) -> PaymentProcessed {
     PaymentProcessed {
-        status: PaymentStatus::Failed,
+        status: PaymentOutcome::Failed,
         failure: Some("card_declined".into()),
         ..paid(order_id, amount, PaymentMethodKind::Card)
     }

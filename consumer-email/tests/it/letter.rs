@@ -1,7 +1,7 @@
 //! What a mail says.
 
 use common::order::{CancelReason, OrderPlaced};
-use common::payment::PaymentStatus;
+use common::payment::PaymentOutcome;
 use consumer_email::letter::{Letter, News, Sender};
 
 use crate::{cancelled, id, order, payment, sender, shipped};
@@ -47,7 +47,7 @@ fn every_news_has_its_words() {
     assert!(written(&order, News::Cancelled(&off)).contains("not everything that you ordered is in stock"));
     off.reason = CancelReason::Requested;
     assert!(written(&order, News::Cancelled(&off)).contains("cancelled as asked"));
-    let failed = payment("o-1", PaymentStatus::Failed);
+    let failed = payment("o-1", PaymentOutcome::Failed);
     let mail = written(&order, News::PaymentFailed(&failed));
     assert!(mail.contains("did not go through: the card was declined"), "{mail}");
 }

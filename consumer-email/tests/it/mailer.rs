@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use common::payment::PaymentStatus;
+use common::payment::PaymentOutcome;
 use consumer_email::letter::Letter;
 use consumer_email::mail_list::{MailList, MailStatus, MailSummary};
 use consumer_email::smtp::Smtp;
@@ -37,11 +37,11 @@ async fn every_news_of_an_order_is_one_mail() {
     let running = tokio::spawn(consumer.run(log.client().clone(), stop.clone()));
 
     happens::<AnyOrder, _>(&log, order("o-1")).await;
-    happens::<AnyPayment, _>(&log, payment("o-1", PaymentStatus::Success)).await;
+    happens::<AnyPayment, _>(&log, payment("o-1", PaymentOutcome::Success)).await;
     happens::<AnyOrder, _>(&log, confirmed("o-1")).await;
     happens::<AnyOrder, _>(&log, shipped("o-1")).await;
     happens::<AnyOrder, _>(&log, order("o-2")).await;
-    happens::<AnyPayment, _>(&log, payment("o-2", PaymentStatus::Failed)).await;
+    happens::<AnyPayment, _>(&log, payment("o-2", PaymentOutcome::Failed)).await;
     happens::<AnyOrder, _>(&log, cancelled("o-2")).await;
 
     eventually(SOON, async || {
@@ -95,7 +95,7 @@ async fn an_address_that_is_none_is_one_skipped_mail_and_no_dead_letter() {
         let placed = happens::<AnyOrder, _>(&log, order).await;
         mailer.handle(placed.clone()).await.unwrap();
         mailer.handle(placed).await.unwrap();
-        let failed = happens::<AnyPayment, _>(&log, payment(&order_id, PaymentStatus::Failed)).await;
+        let failed = happens::<AnyPayment, _>(&log, payment(&order_id, PaymentOutcome::Failed)).await;
         mailer.handle(failed).await.unwrap();
         let off = happens::<AnyOrder, _>(&log, cancelled(&order_id)).await;
         mailer.handle(off).await.unwrap();
@@ -204,7 +204,7 @@ async fn a_crash_between_sending_and_recording_leaves_one_mail_by_its_id() {
 async fn news_of_an_order_that_is_not_there_yet_waits_for_it() {
     let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
     let log = log(&nats).await;
-    let failed = happens::<AnyPayment, _>(&log, payment("o-1", PaymentStatus::Failed)).await;
+    let failed = happens::<AnyPayment, _>(&log, payment("o-1", PaymentOutcome::Failed)).await;
     let early = mailer(&log, smtp.transport()).handle(failed.clone()).await.unwrap_err();
     assert!(matches!(early, HandlerError::Retry(_)), "{early:?}");
     happens::<AnyOrder, _>(&log, order("o-1")).await;

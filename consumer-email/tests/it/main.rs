@@ -17,7 +17,7 @@ use common::order::PaymentMethod;
 use common::order::{
     CancelReason, OrderCancelled, OrderConfirmed, OrderEvent, OrderItem, OrderPlaced, OrderShipped,
 };
-use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use consumer_email::letter::Sender;
 use consumer_email::mailer::Mailer;
 use consumer_email::transport::MailTransport;
@@ -66,14 +66,14 @@ fn cancelled(order_id: &str) -> OrderCancelled {
     OrderCancelled { order_id: id(order_id), reason: CancelReason::OutOfStock, detail: None }
 }
 
-fn payment(order_id: &str, status: PaymentStatus) -> PaymentProcessed {
+fn payment(order_id: &str, status: PaymentOutcome) -> PaymentProcessed {
     PaymentProcessed {
         payment_id: id(order_id),
         order_id: id(order_id),
         amount: eur(3499),
         payment_method: PaymentMethodKind::Card,
         status,
-        failure: (status == PaymentStatus::Failed).then(|| "card_declined".to_owned()),
+        failure: (status == PaymentOutcome::Failed).then(|| "card_declined".to_owned()),
         reference: None,
     }
 }

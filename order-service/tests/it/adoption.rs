@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::payment::PaymentStatus;
+use common::payment::PaymentOutcome;
 use eventkit::testing::eventually;
 use order_service::order::OrderStatus;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ async fn a_shipment_from_outside_waits_until_its_order_is_confirmed() {
     publish(&desk, "order.shipped", &flat_shipment("o-1", "T-1")).await;
     publish(&desk, "order.placed", &flat("o-1")).await;
     desk.becomes("o-1", OrderStatus::Placed).await;
-    desk.pay("p-1", "o-1", PaymentStatus::Success).await;
+    desk.pay("p-1", "o-1", PaymentOutcome::Success).await;
     desk.becomes("o-1", OrderStatus::Shipped).await;
     assert_eq!(desk.dead_letters().await, 0);
     assert_eq!(desk.http.get("/orders/o-1").await.body["tracking_number"], "T-1");

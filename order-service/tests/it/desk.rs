@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::money::{Currency, Money};
-use common::payment::{PaymentEvent, PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::{StockEvent, StockRejected, StockShortage};
 use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
 use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
@@ -83,19 +83,19 @@ impl Desk {
     /// Places an order, and it is paid.
     pub(crate) async fn confirm(&self, order_id: &str) {
         self.place(order_id).await;
-        self.pay(order_id, order_id, PaymentStatus::Success).await;
+        self.pay(order_id, order_id, PaymentOutcome::Success).await;
         self.becomes(order_id, OrderStatus::Confirmed).await;
     }
 
     /// Payment service reports a payment over 39.98 USD.
-    pub(crate) async fn pay(&self, payment_id: &str, order_id: &str, status: PaymentStatus) {
+    pub(crate) async fn pay(&self, payment_id: &str, order_id: &str, status: PaymentOutcome) {
         let processed = PaymentProcessed {
             payment_id: id(payment_id),
             order_id: id(order_id),
             amount: usd(3998),
             payment_method: PaymentMethodKind::Card,
             status,
-            failure: (status == PaymentStatus::Failed).then(|| "card_declined".to_owned()),
+            failure: (status == PaymentOutcome::Failed).then(|| "card_declined".to_owned()),
             reference: None,
         };
         self.log.store::<AnyPayment>().execute(&id(payment_id), &processed.into(), &fresh()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::payment::PaymentStatus;
+use common::payment::PaymentOutcome;
 use eventkit::testing::eventually;
 use futures::TryStreamExt;
 use order_service::order::OrderStatus;
@@ -25,7 +25,7 @@ async fn a_paid_order_is_confirmed_once() {
 async fn a_failed_payment_cancels_the_order_and_says_why() {
     let desk = Desk::start().await;
     desk.place("o-1").await;
-    desk.pay("o-1", "o-1", PaymentStatus::Failed).await;
+    desk.pay("o-1", "o-1", PaymentOutcome::Failed).await;
     desk.becomes("o-1", OrderStatus::Cancelled).await;
     let order = desk.http.get("/orders/o-1").await.body;
     assert_eq!(order["cancel_reason"], "payment_failed");
@@ -48,7 +48,7 @@ async fn a_payment_for_a_cancelled_order_changes_nothing_and_is_no_dead_letter()
     let desk = Desk::start().await;
     desk.place("o-1").await;
     desk.http.post("/orders/o-1/cancel", &json!({"reason": "no"})).await;
-    desk.pay("o-1", "o-1", PaymentStatus::Success).await;
+    desk.pay("o-1", "o-1", PaymentOutcome::Success).await;
     assert_eq!(desk.dead_letters().await, 0);
     assert_eq!(desk.http.get("/orders/o-1").await.body["version"], 2);
 }
@@ -57,7 +57,7 @@ async fn a_payment_for_a_cancelled_order_changes_nothing_and_is_no_dead_letter()
 async fn a_second_payment_by_another_name_is_a_dead_letter() {
     let desk = Desk::start().await;
     desk.confirm("o-1").await;
-    desk.pay("p-2", "o-1", PaymentStatus::Success).await;
+    desk.pay("p-2", "o-1", PaymentOutcome::Success).await;
     assert_eq!(desk.dead_letters().await, 1);
     assert_eq!(desk.http.get("/orders/o-1").await.body["payment_id"], "o-1");
 }
@@ -65,7 +65,7 @@ async fn a_second_payment_by_another_name_is_a_dead_letter() {
 #[tokio::test]
 async fn a_payment_that_comes_before_its_order_waits_for_it() {
     let desk = Desk::start().await;
-    desk.pay("o-1", "o-1", PaymentStatus::Success).await;
+    desk.pay("o-1", "o-1", PaymentOutcome::Success).await;
     desk.place("o-1").await;
     desk.becomes("o-1", OrderStatus::Confirmed).await;
     assert_eq!(desk.dead_letters().await, 0);
@@ -76,7 +76,7 @@ async fn an_order_that_nobody_answers_for_is_cancelled_and_no_other_is() {
     let second = Duration::from_secs(1);
     let desk = Desk::with_patience(Patience { ours: second * 2, outside: second * 3600 }).await;
     desk.place("paid").await;
-    desk.pay("paid", "paid", PaymentStatus::Success).await;
+    desk.pay("paid", "paid", PaymentOutcome::Success).await;
     desk.place("forgotten").await;
     desk.becomes("forgotten", OrderStatus::Cancelled).await;
     assert_eq!(desk.http.get("/orders/forgotten").await.body["cancel_reason"], "timed_out");

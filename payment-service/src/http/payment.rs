@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use crate::payment::PaymentState;
+use crate::payment::PaymentStatus;
 use crate::payment_list::{self, PaymentSummary};
 
 /// A payment
@@ -20,7 +20,7 @@ pub(super) struct PaymentBody {
     id: EntityId,
     payment_id: EntityId,
     order_id: EntityId,
-    status: PaymentState,
+    status: PaymentStatus,
     #[serde(flatten)]
     tried: Tried,
     version: u64,
@@ -47,7 +47,7 @@ impl From<PaymentSummary> for PaymentBody {
             id: payment.payment_id.clone(),
             payment_id: payment.payment_id,
             order_id: payment.order_id,
-            status: payment.state,
+            status: payment.status,
             tried: payment.tried.map(Tried::from).unwrap_or_default(),
             version: payment.version,
         }

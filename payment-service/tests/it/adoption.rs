@@ -2,13 +2,13 @@
 
 use chrono::Utc;
 use common::order::PaymentMethod;
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use eventkit::{Event, EventId, Handler, HandlerError, Metadata, Recorded};
-use payment_service::payment::PaymentState;
+use payment_service::payment::PaymentStatus;
 
 use crate::till::{Till, account, id, usd};
 
-fn paid(payment: &str, order: &str, status: PaymentStatus) -> Recorded<PaymentProcessed> {
+fn paid(payment: &str, order: &str, status: PaymentOutcome) -> Recorded<PaymentProcessed> {
     let event_id = EventId::generate();
     Recorded {
         event: PaymentProcessed {
@@ -41,30 +41,30 @@ fn paid(payment: &str, order: &str, status: PaymentStatus) -> Recorded<PaymentPr
 async fn a_payment_from_outside_is_recorded_once_under_its_own_event_id() {
     let till = Till::start().await;
     till.place("o-1", PaymentMethod::External {}).await;
-    let payment = paid("p-1", "o-1", PaymentStatus::Success);
+    let payment = paid("p-1", "o-1", PaymentOutcome::Success);
     for _ in 0..2 {
         till.adopter.handle(payment.clone()).await.unwrap();
     }
     let history = till.payments.history(&id("p-1")).await.unwrap();
     assert_eq!(history.len(), 1);
     assert_eq!(history[0].meta.id, payment.meta.id);
-    assert_eq!(till.state("p-1").await, Some(PaymentState::Success));
+    assert_eq!(till.status("p-1").await, Some(PaymentStatus::Success));
 }
 
 #[tokio::test]
 async fn a_payment_may_come_before_its_order() {
     let till = Till::start().await;
-    till.adopter.handle(paid("p-1", "o-later", PaymentStatus::Success)).await.unwrap();
-    assert_eq!(till.state("p-1").await, Some(PaymentState::Success));
+    till.adopter.handle(paid("p-1", "o-later", PaymentOutcome::Success)).await.unwrap();
+    assert_eq!(till.status("p-1").await, Some(PaymentStatus::Success));
 }
 
 #[tokio::test]
 async fn nobody_outside_pays_for_an_order_that_the_shop_charges() {
     let till = Till::start().await;
     till.place("o-1", account("acc")).await;
-    let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentStatus::Success)).await;
+    let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentOutcome::Success)).await;
     assert!(matches!(outcome, Err(HandlerError::Reject(_))), "{outcome:?}");
-    assert_eq!(till.state("p-1").await, None);
+    assert_eq!(till.status("p-1").await, None);
 }
 
 #[tokio::test]
@@ -72,19 +72,19 @@ async fn nobody_outside_makes_the_shop_refund_an_account() {
     let till = Till::start().await;
     till.open("acc", 100).await;
     till.place("o-1", PaymentMethod::External {}).await;
-    let mut payment = paid("p-1", "o-1", PaymentStatus::Success);
+    let mut payment = paid("p-1", "o-1", PaymentOutcome::Success);
     payment.event.payment_method = PaymentMethodKind::Account { account_id: id("acc") };
     till.adopter.handle(payment).await.unwrap();
     till.cashier.handle(till.cancel("o-1").await).await.unwrap();
     assert_eq!(till.balance("acc").await, 100);
-    assert_eq!(till.state("p-1").await, Some(PaymentState::Refunded));
+    assert_eq!(till.status("p-1").await, Some(PaymentStatus::Refunded));
 }
 
 #[tokio::test]
 async fn another_result_under_the_same_payment_is_refused() {
     let till = Till::start().await;
-    till.adopter.handle(paid("p-1", "o-1", PaymentStatus::Failed)).await.unwrap();
-    let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentStatus::Success)).await;
+    till.adopter.handle(paid("p-1", "o-1", PaymentOutcome::Failed)).await.unwrap();
+    let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentOutcome::Success)).await;
     assert!(matches!(outcome, Err(HandlerError::Reject(_))), "{outcome:?}");
 }
 
@@ -92,24 +92,24 @@ async fn another_result_under_the_same_payment_is_refused() {
 async fn every_payment_from_outside_is_refunded_when_its_order_is_cancelled_whichever_comes_first() {
     let till = Till::start().await;
     till.place("o-1", PaymentMethod::External {}).await;
-    till.adopter.handle(paid("p-before", "o-1", PaymentStatus::Success)).await.unwrap();
-    till.adopter.handle(paid("p-failed", "o-1", PaymentStatus::Failed)).await.unwrap();
+    till.adopter.handle(paid("p-before", "o-1", PaymentOutcome::Success)).await.unwrap();
+    till.adopter.handle(paid("p-failed", "o-1", PaymentOutcome::Failed)).await.unwrap();
     till.cashier.handle(till.cancel("o-1").await).await.unwrap();
-    till.adopter.handle(paid("p-after", "o-1", PaymentStatus::Success)).await.unwrap();
+    till.adopter.handle(paid("p-after", "o-1", PaymentOutcome::Success)).await.unwrap();
     // Also one that carries the order's own id.
-    till.adopter.handle(paid("o-1", "o-1", PaymentStatus::Success)).await.unwrap();
+    till.adopter.handle(paid("o-1", "o-1", PaymentOutcome::Success)).await.unwrap();
     for payment in ["p-before", "p-after", "o-1"] {
-        assert_eq!(till.state(payment).await, Some(PaymentState::Refunded), "{payment}");
+        assert_eq!(till.status(payment).await, Some(PaymentStatus::Refunded), "{payment}");
     }
-    assert_eq!(till.state("p-failed").await, Some(PaymentState::Failed));
+    assert_eq!(till.status("p-failed").await, Some(PaymentStatus::Failed));
 }
 
 #[tokio::test]
 async fn a_failed_payment_under_the_orders_id_does_not_hide_the_cancellation() {
     let till = Till::start().await;
     till.place("o-1", PaymentMethod::External {}).await;
-    till.adopter.handle(paid("o-1", "o-1", PaymentStatus::Failed)).await.unwrap();
+    till.adopter.handle(paid("o-1", "o-1", PaymentOutcome::Failed)).await.unwrap();
     till.cashier.handle(till.cancel("o-1").await).await.unwrap();
-    till.adopter.handle(paid("p-2", "o-1", PaymentStatus::Success)).await.unwrap();
-    assert_eq!(till.state("p-2").await, Some(PaymentState::Refunded));
+    till.adopter.handle(paid("p-2", "o-1", PaymentOutcome::Success)).await.unwrap();
+    assert_eq!(till.status("p-2").await, Some(PaymentStatus::Refunded));
 }

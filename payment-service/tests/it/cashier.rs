@@ -1,10 +1,10 @@
 //! The cashier, step by step: what happens to the money, whatever comes first and wherever it is interrupted.
 
 use common::order::PaymentMethod;
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use eventkit::{Handler, HandlerError};
 use payment_service::account::AccountCommand;
-use payment_service::payment::{PaymentCommand, PaymentState};
+use payment_service::payment::{PaymentCommand, PaymentStatus};
 
 use crate::till::{Till, account, card, fresh, id, usd};
 
@@ -18,7 +18,7 @@ async fn a_reserved_order_is_charged_to_its_account_once() {
         till.cashier.handle(reserved.clone()).await.unwrap();
     }
     assert_eq!(till.balance("acc").await, 7000);
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Success));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Success));
     assert_eq!(till.payments.load(&id("o-1")).await.unwrap().version, 1);
 }
 
@@ -31,7 +31,7 @@ async fn an_account_that_cannot_pay_fails_the_payment_with_a_code() {
         till.place(order, account(from)).await;
         till.cashier.handle(till.reserve(order).await).await.unwrap();
         let payment = till.payments.load(&id(order)).await.unwrap().state;
-        assert_eq!(payment.state(), Some(PaymentState::Failed));
+        assert_eq!(payment.status(), Some(PaymentStatus::Failed));
         assert_eq!(payment.processed().unwrap().failure.as_deref(), Some(code));
     }
     assert_eq!(till.balance("poor").await, 2999);
@@ -50,7 +50,7 @@ async fn a_failed_payment_stays_failed_when_money_comes_later() {
         .unwrap();
     till.cashier.handle(reserved).await.unwrap();
     assert_eq!(till.balance("acc").await, 9000);
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Failed));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Failed));
 }
 
 #[tokio::test]
@@ -74,10 +74,10 @@ async fn a_gateway_that_does_not_answer_is_asked_again() {
     till.gateway.after_taking(std::future::pending());
     let outcome = till.cashier.handle(reserved.clone()).await;
     assert!(matches!(outcome, Err(HandlerError::Retry(_))), "{outcome:?}");
-    assert_eq!(till.state("o-1").await, None);
+    assert_eq!(till.status("o-1").await, None);
     till.cashier.handle(reserved).await.unwrap();
     assert_eq!(till.gateway.taken(), [("o-1".to_owned(), 3000)]);
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Success));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Success));
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn an_order_paid_outside_is_not_charged() {
     let till = Till::start().await;
     till.place("o-1", PaymentMethod::External {}).await;
     till.cashier.handle(till.reserve("o-1").await).await.unwrap();
-    assert_eq!(till.state("o-1").await, None);
+    assert_eq!(till.status("o-1").await, None);
     assert!(till.gateway.calls().is_empty());
 }
 
@@ -100,7 +100,7 @@ async fn a_cancelled_order_gets_its_money_back_once() {
         for _ in 0..2 {
             till.cashier.handle(cancelled.clone()).await.unwrap();
         }
-        assert_eq!(till.state(order).await, Some(PaymentState::Refunded));
+        assert_eq!(till.status(order).await, Some(PaymentStatus::Refunded));
     }
     assert_eq!(till.balance("acc").await, 10_000);
     assert!(till.gateway.taken().is_empty());
@@ -115,7 +115,7 @@ async fn an_order_cancelled_before_its_reservation_arrives_is_never_charged() {
         let (reserved, cancelled) = (till.reserve(order).await, till.cancel(order).await);
         till.cashier.handle(cancelled).await.unwrap();
         till.cashier.handle(reserved).await.unwrap();
-        assert_eq!(till.state(order).await, Some(PaymentState::Voided));
+        assert_eq!(till.status(order).await, Some(PaymentStatus::Voided));
     }
     assert_eq!(till.balance("acc").await, 10_000);
     assert!(!till.gateway.calls().contains(&"charge o-2".to_owned()));
@@ -129,7 +129,7 @@ async fn an_order_cancelled_while_its_card_is_charged_gets_the_money_back() {
     let cashier = till.cashier.clone();
     till.gateway.after_taking(async move { cashier.handle(cancelled).await.unwrap() });
     till.cashier.handle(reserved).await.unwrap();
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Voided));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Voided));
     assert!(till.gateway.taken().is_empty());
     assert_eq!(till.gateway.calls(), ["charge o-1", "refund o-1", "refund o-1"]);
 }
@@ -148,7 +148,7 @@ async fn money_taken_by_an_attempt_that_died_is_given_back_when_the_order_is_can
     assert_eq!(till.balance("acc").await, 10_000);
     till.cashier.handle(reserved).await.unwrap();
     assert_eq!(till.balance("acc").await, 10_000);
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Voided));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Voided));
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn an_attempt_that_died_after_taking_is_finished_by_the_next() {
     till.accounts.execute(&id("acc"), &pay, &reserved.cause()).await.unwrap();
     till.cashier.handle(reserved).await.unwrap();
     assert_eq!(till.balance("acc").await, 0);
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Success));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Success));
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn of_two_attempts_that_disagree_the_first_record_counts_and_the_money_fol
         order_id: id("o-1"),
         amount: usd(3000),
         payment_method: PaymentMethodKind::Account { account_id: id("acc") },
-        status: PaymentStatus::Failed,
+        status: PaymentOutcome::Failed,
         failure: Some("insufficient_funds".to_owned()),
         reference: None,
     };
@@ -184,5 +184,5 @@ async fn of_two_attempts_that_disagree_the_first_record_counts_and_the_money_fol
     till.payments.execute(&id("o-1"), &PaymentCommand::Record(failed), &fresh()).await.unwrap();
     till.cashier.handle(reserved).await.unwrap();
     assert_eq!(till.balance("acc").await, 10_000);
-    assert_eq!(till.state("o-1").await, Some(PaymentState::Failed));
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Failed));
 }

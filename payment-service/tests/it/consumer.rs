@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::order::PaymentMethod;
 use eventkit::testing::eventually;
-use payment_service::payment::PaymentState;
+use payment_service::payment::PaymentStatus;
 use tokio_util::sync::CancellationToken;
 
 use crate::till::{Till, account, id};
@@ -18,8 +18,8 @@ fn start(till: &Till) -> tokio_util::sync::DropGuard {
     stop.drop_guard()
 }
 
-async fn becomes(till: &Till, payment: &str, state: PaymentState) {
-    eventually(SOON, || async { (till.state(payment).await == Some(state)).then_some(()) }).await;
+async fn becomes(till: &Till, payment: &str, status: PaymentStatus) {
+    eventually(SOON, || async { (till.status(payment).await == Some(status)).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -29,9 +29,9 @@ async fn a_reservation_is_paid_and_a_cancellation_refunded() {
     till.open("acc", 10_000).await;
     till.place("o-1", account("acc")).await;
     till.reserve("o-1").await;
-    becomes(&till, "o-1", PaymentState::Success).await;
+    becomes(&till, "o-1", PaymentStatus::Success).await;
     till.cancel("o-1").await;
-    becomes(&till, "o-1", PaymentState::Refunded).await;
+    becomes(&till, "o-1", PaymentStatus::Refunded).await;
     eventually(SOON, || async { (till.balance("acc").await == 10_000).then_some(()) }).await;
 }
 
@@ -44,7 +44,7 @@ async fn a_first_generation_payment_is_taken_over() {
     for subject in ["payment.processed", "payment.processed.pay-123"] {
         till.client.publish(subject, flat.to_vec().into()).await.unwrap();
     }
-    becomes(&till, "pay-123", PaymentState::Success).await;
+    becomes(&till, "pay-123", PaymentStatus::Success).await;
     let history = till.payments.history(&id("pay-123")).await.unwrap();
     assert_eq!(history.len(), 1);
     assert_eq!(history[0].meta.id.as_str(), "6f1a2b3c-0000-4000-8000-000000000002");
@@ -58,7 +58,7 @@ async fn nonsense_from_outside_becomes_a_dead_letter_and_stops_nothing() {
     till.open("acc", 10_000).await;
     till.place("o-1", account("acc")).await;
     till.reserve("o-1").await;
-    becomes(&till, "o-1", PaymentState::Success).await;
+    becomes(&till, "o-1", PaymentStatus::Success).await;
     let js = async_nats::jetstream::new(till.client.clone());
     eventually(SOON, || async {
         (js.get_stream("DLQ").await.unwrap().cached_info().state.messages == 1).then_some(())

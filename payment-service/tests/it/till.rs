@@ -17,7 +17,7 @@ use payment_service::adopter::PaymentAdopter;
 use payment_service::cashier::Cashier;
 use payment_service::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use payment_service::http::Api;
-use payment_service::payment::{Payment, PaymentState};
+use payment_service::payment::{Payment, PaymentStatus};
 use payment_service::payment_list::PaymentList;
 use tempfile::TempDir;
 
@@ -101,8 +101,8 @@ impl Till {
         self.accounts.load(&id(account)).await.unwrap().state.ledger().unwrap().balance.minor()
     }
 
-    pub(crate) async fn state(&self, payment: &str) -> Option<PaymentState> {
-        self.payments.load(&id(payment)).await.unwrap().state.state()
+    pub(crate) async fn status(&self, payment: &str) -> Option<PaymentStatus> {
+        self.payments.load(&id(payment)).await.unwrap().state.status()
     }
 
     /// An order over 30.00 USD is placed.

@@ -9,7 +9,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use common::ShopEvent;
 use common::money::{Amount, Currency, Money};
 use common::order::{OrderItem, OrderPlaced};
-use common::payment::{PaymentProcessed, PaymentStatus};
+use common::payment::{PaymentOutcome, PaymentProcessed};
 use eventkit::{EntityId, Recorded};
 use serde::Deserialize;
 
@@ -241,7 +241,7 @@ impl PaymentFate {
     }
 
     fn succeeded(&self) -> bool {
-        self.processed.status == PaymentStatus::Success
+        self.processed.status == PaymentOutcome::Success
     }
 
     /// What was kept of it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use common::ShopEvent;
 use common::mail::{MailKind, MailSent};
-use common::payment::PaymentStatus;
+use common::payment::PaymentOutcome;
 use eventkit::{EntityId, EventId};
 
 use super::{Check, Ledger};
@@ -100,7 +100,7 @@ fn expected(ledger: &Ledger) -> Vec<Expected<'_>> {
             ShopEvent::OrderConfirmed(e) => (&e.order_id, MailKind::OrderConfirmed),
             ShopEvent::OrderShipped(e) => (&e.order_id, MailKind::OrderShipped),
             ShopEvent::OrderCancelled(e) => (&e.order_id, MailKind::OrderCancelled),
-            ShopEvent::PaymentProcessed(e) if e.status == PaymentStatus::Failed => {
+            ShopEvent::PaymentProcessed(e) if e.status == PaymentOutcome::Failed => {
                 (&e.order_id, MailKind::PaymentFailed)
             }
             _ => return None,

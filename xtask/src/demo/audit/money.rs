@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::ShopEvent;
 use common::money::{Currency, Money};
-use common::payment::{PaymentMethodKind, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome};
 use eventkit::EntityId;
 
 use super::{Check, Ledger, orders};
@@ -146,7 +146,7 @@ impl Books {
                 let payment = self.payments.entry(e.payment_id.clone()).or_default();
                 payment.order_id = Some(e.order_id.clone());
                 payment.amount = Some(e.amount);
-                payment.taken = e.status == PaymentStatus::Success;
+                payment.taken = e.status == PaymentOutcome::Success;
                 if let PaymentMethodKind::Account { account_id } = &e.payment_method {
                     payment.account = Some(account_id.clone());
                 }

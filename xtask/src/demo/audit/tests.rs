@@ -6,7 +6,7 @@ use common::mail::{MailAttempted, MailKind, MailSent, MailSkipped};
 use common::money::{Currency, Money};
 use common::order::{CancelReason, CardToken, OrderItem, PaymentMethod};
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
-use common::payment::{PaymentMethodKind, PaymentProcessed, PaymentRefunded, PaymentStatus};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded};
 use common::stock::{StockReceived, StockReserved};
 use common::{ShopEvent, user::UserCreated};
 use eventkit::{EntityId, EventId, EventSet, FailureClass, Metadata, Recorded};
@@ -112,9 +112,9 @@ impl Ledger {
         order: &str,
         minor: i64,
         payment_method: PaymentMethodKind,
-        status: PaymentStatus,
+        status: PaymentOutcome,
     ) -> EventId {
-        let failed = status == PaymentStatus::Failed;
+        let failed = status == PaymentOutcome::Failed;
         let payment = PaymentProcessed {
             payment_id: id(order),
             order_id: id(order),
@@ -150,7 +150,7 @@ impl Ledger {
 
 /// Three orders: one paid by account and shipped, one whose card was declined, one cancelled when it was paid.
 fn shop() -> Ledger {
-    use PaymentStatus::{Failed, Success};
+    use PaymentOutcome::{Failed, Success};
     let account = || PaymentMethod::Account { account_id: id("acc") };
     let by_account = || PaymentMethodKind::Account { account_id: id("acc") };
     let card = PaymentMethod::Card { token: CardToken("tok_declined".to_owned()) };
