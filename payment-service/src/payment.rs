@@ -12,7 +12,6 @@ const MAX_WORD_CHARS: usize = 100;
 /// A payment, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Payment {
-    order_id: Option<EntityId>,
     processed: Option<PaymentProcessed>,
     refunded: bool,
     voided: bool,
@@ -77,11 +76,6 @@ impl Payment {
         }
     }
 
-    /// What it is for; `None` if nothing happened to it yet.
-    pub fn order_id(&self) -> Option<&EntityId> {
-        self.order_id.as_ref()
-    }
-
     /// How it went, if it was tried.
     pub fn processed(&self) -> Option<&PaymentProcessed> {
         self.processed.as_ref()
@@ -90,6 +84,7 @@ impl Payment {
 
 impl Aggregate for Payment {
     const ENTITY: &'static str = "payment";
+    const STATE_VERSION: u32 = 2;
     type Event = PaymentEvent;
     type Command = PaymentCommand;
     type Rejection = PaymentRejection;
@@ -119,21 +114,11 @@ impl Aggregate for Payment {
     }
 
     fn apply(&mut self, event: &PaymentEvent) {
-        let order_id = match event {
-            PaymentEvent::Processed(processed) => {
-                self.processed = Some(processed.clone());
-                &processed.order_id
-            }
-            PaymentEvent::Refunded(refunded) => {
-                self.refunded = true;
-                &refunded.order_id
-            }
-            PaymentEvent::Voided(voided) => {
-                self.voided = true;
-                &voided.order_id
-            }
-        };
-        self.order_id = Some(order_id.clone());
+        match event {
+            PaymentEvent::Processed(processed) => self.processed = Some(processed.clone()),
+            PaymentEvent::Refunded(_) => self.refunded = true,
+            PaymentEvent::Voided(_) => self.voided = true,
+        }
     }
 }
 
