@@ -43,7 +43,7 @@ pub struct Tried {
 }
 
 const COLUMNS: &str =
-    "payment_id, version, order_id, state, amount, currency, payment_method, failure, reference";
+    "payment_id, version, order_id, status, amount, currency, payment_method, failure, reference";
 
 impl PaymentSummary {
     /// One payment.
@@ -80,7 +80,7 @@ impl PaymentSummary {
             payment_id: row.get("payment_id")?,
             version: row.get("version")?,
             order_id: row.get("order_id")?,
-            status: row.get::<_, Word<_>>("state")?.0,
+            status: row.get::<_, Word<_>>("status")?.0,
             tried,
         })
     }
@@ -88,12 +88,13 @@ impl PaymentSummary {
 
 impl Projection for PaymentList {
     const NAME: &'static str = "payments";
+    const VERSION: u32 = 2;
     const SCHEMA: &'static str = "
         CREATE TABLE payments (
             payment_id TEXT PRIMARY KEY,
             version INTEGER NOT NULL,
             order_id TEXT NOT NULL,
-            state TEXT NOT NULL,
+            status TEXT NOT NULL,
             amount INTEGER, -- minor units; this and the rest where something was tried
             currency TEXT,
             payment_method TEXT, -- JSON
@@ -109,7 +110,7 @@ impl Projection for PaymentList {
         if version == 1 {
             // Any of them may be the first. What it is, is said below.
             tables.run(
-                "INSERT INTO payments (payment_id, version, order_id, state) VALUES (?1, 0, ?2, ?3)",
+                "INSERT INTO payments (payment_id, version, order_id, status) VALUES (?1, 0, ?2, ?3)",
                 params![payment_id, order_of(&event.event), Word(PaymentStatus::Voided)],
             )?;
         }
@@ -120,7 +121,7 @@ impl Projection for PaymentList {
                     PaymentOutcome::Failed => PaymentStatus::Failed,
                 };
                 tables.run(
-                    "UPDATE payments SET version = ?2, state = ?3, amount = ?4, currency = ?5, payment_method = ?6,
+                    "UPDATE payments SET version = ?2, status = ?3, amount = ?4, currency = ?5, payment_method = ?6,
                                          failure = ?7, reference = ?8
                      WHERE payment_id = ?1 AND version = ?2 - 1",
                     params![
@@ -136,7 +137,7 @@ impl Projection for PaymentList {
                 )?
             }
             PaymentEvent::Refunded(_) => tables.run(
-                "UPDATE payments SET version = ?2, state = ?3 WHERE payment_id = ?1 AND version = ?2 - 1",
+                "UPDATE payments SET version = ?2, status = ?3 WHERE payment_id = ?1 AND version = ?2 - 1",
                 params![payment_id, version, Word(PaymentStatus::Refunded)],
             )?,
             // A payment that failed stays one that failed.
