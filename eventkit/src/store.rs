@@ -85,14 +85,6 @@ struct Asked<'a, A: Aggregate> {
     decided_now: &'a [A::Event],
 }
 
-impl<A: Aggregate> Clone for Asked<'_, A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A: Aggregate> Copy for Asked<'_, A> {}
-
 /// How often a command was tried, and what was learnt.
 struct Tries {
     deadline: Instant,
@@ -223,7 +215,7 @@ impl<A: Aggregate> EventStore<A> {
             let decision = hot.loaded.state.decide(command);
             let asked =
                 Asked { command, first_id: &first_id, decided_now: decision.as_deref().unwrap_or(&[]) };
-            if let Some(first) = self.answer_again(history, &hot, cause, asked).await? {
+            if let Some(first) = self.answer_again(history, &hot, cause, &asked).await? {
                 *slot = Some(hot);
                 return Ok(first);
             }
@@ -393,7 +385,7 @@ impl<A: Aggregate> EventStore<A> {
         history: History<'_>,
         hot: &Hot<A>,
         cause: &Cause,
-        asked: Asked<'_, A>,
+        asked: &Asked<'_, A>,
     ) -> Result<Option<Executed<A>>, StoreError> {
         let first_id = asked.first_id;
         for version in hot.perhaps_at(first_id) {
@@ -418,7 +410,7 @@ impl<A: Aggregate> EventStore<A> {
         history: History<'_>,
         version: u64,
         events: &[A::Event],
-        Asked { command, decided_now, .. }: Asked<'_, A>,
+        Asked { command, decided_now, .. }: &Asked<'_, A>,
     ) -> Result<bool, StoreError> {
         let same_kind = |other: &[A::Event]| match (other.first(), events.first()) {
             (Some(other), Some(event)) => other.kind() == event.kind(),

@@ -18,7 +18,7 @@ pub const TIMERS: &str = "TIMERS";
 const KEPT_FOR: &str = "168h";
 
 /// The longest time from now: a hundred years. A longer one is cut to it.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Sets timers for one consumer, which handles them with [`crate::Consumer::on_timer`].
 ///
