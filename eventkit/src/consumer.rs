@@ -427,8 +427,10 @@ impl Consumer {
             Err(DecodeError::Panicked { event_type, panic: panic_message(&*panic).to_owned() })
         })?;
         let key = match (delivery.redrives, due, stored) {
-            (0, None, None) => Key::of_adopted(envelope.id(), &entity),
-            (0, ..) if !envelope.is_caused() => Key::of_foreign(envelope.id(), &entity),
+            (0, None, None) => Key::of_adopted(envelope.id(), envelope.event_type(), &entity),
+            (0, ..) if !envelope.is_caused() => {
+                Key::of_foreign(envelope.id(), envelope.event_type(), &entity)
+            }
             (0, ..) => Key::of_event(envelope.id()),
             (redrives, ..) => Key::of_redrive(&delivery.subject, envelope.id(), redrives),
         };

@@ -56,15 +56,16 @@ impl Key {
     }
 
     /// The key of another producer's event, as it was published. What is recorded of it keeps its id, and may come to the
-    /// same consumer. A producer that gives one id to events of two entities is not believed to have repeated itself.
-    pub(crate) fn of_adopted(id: &str, entity: &EntityId) -> Self {
-        Self::hashed(&format!("{id} of {entity} adopted"))
+    /// same consumer. A producer that gives one id to events of two entities, or of two
+    /// types, is not believed to have repeated itself.
+    pub(crate) fn of_adopted(id: &str, event_type: &str, entity: &EntityId) -> Self {
+        Self::hashed(&format!("{id} {event_type} of {entity} adopted"))
     }
 
     /// The key of an event that nothing here caused, by whose id another entity's may be known as well: its producer
     /// alone answers for the id.
-    pub(crate) fn of_foreign(id: &str, entity: &EntityId) -> Self {
-        Self::hashed(&format!("{id} of {entity}"))
+    pub(crate) fn of_foreign(id: &str, event_type: &str, entity: &EntityId) -> Self {
+        Self::hashed(&format!("{id} {event_type} of {entity}"))
     }
 
     /// The key of one more try of an event that had been given up.

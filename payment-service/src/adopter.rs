@@ -9,7 +9,7 @@ use crate::bill::{Bill, BillCommand};
 use crate::payment::{Payment, PaymentCommand};
 
 /// Records other producers' payments. A payment for an order that the shop charges itself is refused; one for an order
-/// that is not known yet is taken, because the order may follow.
+/// that is not known yet is tried again, because the order may follow.
 #[derive(Debug, Clone)]
 pub struct PaymentAdopter {
     log: EventLog,
@@ -27,7 +27,9 @@ impl PaymentAdopter {
 impl Handler<PaymentProcessed> for PaymentAdopter {
     async fn handle(&self, paid: Recorded<PaymentProcessed>) -> HandlerResult {
         let order: Option<Recorded<OrderPlaced>> = self.log.read(&paid.order_id, 1).await?;
-        if order.is_some_and(|order| order.payment_method != PaymentMethod::External {}) {
+        // Whether the payment is wanted, its order tells. It may still be on its way.
+        let order = order.ok_or_else(|| anyhow!("order {} is not known yet", paid.order_id))?;
+        if order.payment_method != (PaymentMethod::External {}) {
             return Err(HandlerError::reject(anyhow!(
                 "order {} is charged by the shop itself",
                 paid.order_id

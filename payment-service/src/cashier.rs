@@ -15,13 +15,14 @@ use common::order::{CardToken, OrderCancelled, OrderPlaced, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::StockReserved;
 use eventkit::{
-    Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal,
+    Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded,
+    RejectRefusal,
 };
 
 use crate::account::{Account, AccountCommand, AccountRejection};
 use crate::bill::{Bill, BillCommand};
 use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
-use crate::payment::{Payment, PaymentCommand, PaymentStatus};
+use crate::payment::{Payment, PaymentCommand, PaymentStatus, is_external};
 
 /// How long the gateway may take to answer by default. Past it the outcome is unknown, and the same call
 /// is made again.
@@ -140,6 +141,14 @@ impl Handler<StockReserved> for Cashier {
                 Err(ExecuteError::Rejected(_)) => payment = self.payments.load(order_id).await?.state,
                 Err(failure) => return Err(failure.into()),
             }
+        }
+        let is_ours = order.payment_method != PaymentMethod::External {};
+        if is_ours && payment.processed().is_some_and(is_external) {
+            self.give_back(&order, &cause).await?;
+            let taken = anyhow!(
+                "another producer has a payment under the id {order_id}: the order cannot be charged"
+            );
+            return Err(HandlerError::reject(taken));
         }
         match payment.status() {
             Some(PaymentStatus::Success) => Ok(()),

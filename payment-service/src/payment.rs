@@ -103,6 +103,8 @@ impl Aggregate for Payment {
             PaymentCommand::Cancel { payment_id, order_id } => {
                 let (payment_id, order_id) = (payment_id.clone(), order_id.clone());
                 match &self.processed {
+                    // Another producer gave a payment for another order this id.
+                    Some(other) if other.order_id != order_id => Ok(vec![]),
                     Some(taken) if taken.status == PaymentOutcome::Success && !self.refunded => {
                         Ok(vec![PaymentRefunded { payment_id, order_id, amount: taken.amount }.into()])
                     }
@@ -122,7 +124,8 @@ impl Aggregate for Payment {
     }
 }
 
-fn is_external(payment: &PaymentProcessed) -> bool {
+/// Whether another producer made it.
+pub(crate) fn is_external(payment: &PaymentProcessed) -> bool {
     matches!(payment.payment_method, PaymentMethodKind::External { .. })
 }
 
@@ -201,6 +204,12 @@ mod tests {
     fn what_was_taken_for_a_cancelled_order_is_given_back_once() {
         given::<Payment>([card(Success).into()]).when(&cancel()).then([refunded()]);
         given::<Payment>([card(Success).into(), refunded()]).when(&cancel()).then_nothing();
+    }
+
+    #[test]
+    fn a_payment_for_another_order_is_not_given_back() {
+        let other = PaymentProcessed { order_id: id("o-2"), ..outside(Success) };
+        given::<Payment>([other.into()]).when(&cancel()).then_nothing();
     }
 
     #[test]

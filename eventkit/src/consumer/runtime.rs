@@ -28,7 +28,8 @@ use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderingKey};
 use crate::health::CheckHandle;
 use crate::inbox::{Inbox, InboxError, Key, Turn};
 use crate::jitter::jittered;
-use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext, subject};
+use crate::subject::{self, EventSubject};
+use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext};
 
 /// How long storing a dead letter is put off after a failure.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
@@ -242,12 +243,14 @@ impl Runtime {
 
     fn lane_of(&self, delivery: &Delivery) -> u64 {
         let hasher = self.lanes.hasher();
+        let due = delivery.subject.strip_prefix(&self.consumer.due_prefix);
         if self.lanes_by == OrderingKey::Correlation
             && let Ok(envelope) = Envelope::decode(&delivery.payload)
         {
-            return hasher.hash_one(envelope.correlation_id());
+            // What another producer published may wait for what is recorded of its other events.
+            let is_adopted = due.is_none() && EventSubject::parse(&delivery.subject).is_none();
+            return hasher.hash_one((is_adopted, envelope.correlation_id()));
         }
-        let due = delivery.subject.strip_prefix(&self.consumer.due_prefix);
         hasher.hash_one(subject::entity_key(due.unwrap_or(&delivery.subject)))
     }
 

@@ -13,7 +13,7 @@ use eventkit::inbox::MemoryInbox;
 use eventkit::testing::{NatsServer, eventually};
 use eventkit::{
     Consumer, DeadLetter, EntityId, Event, EventLog, FailureClass, Followed, Follower, Handler, HandlerError,
-    HandlerResult, Health, OrReject, Original, Recorded, Upcaster, provision,
+    HandlerResult, Health, OrReject, OrderingKey, Original, Recorded, Upcaster, provision,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -750,6 +750,34 @@ async fn a_subject_that_cannot_be_repeated_stops_no_dead_letter() {
     client.publish(long, "nonsense".into()).await.unwrap();
     let letters = dead_letters(&client, unheard.len() + 1).await;
     assert!(letters.iter().all(|letter| letter.original.payload == "nonsense"));
+    settled(&client, "owner").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_adopted_event_that_waits_holds_up_nothing_that_it_may_be_waiting_for() {
+    let (_server, client, log) = toy::server().await;
+    /// Adopts a lamp when it has been lit, and waits until then.
+    struct Later(Notes);
+    impl Handler<LampFitted> for Later {
+        async fn handle(&self, _: Recorded<LampFitted>) -> HandlerResult {
+            if self.0.all().is_empty() {
+                return Err(HandlerError::Retry(anyhow::anyhow!("not lit yet")));
+            }
+            self.0.add("fitted");
+            Ok(())
+        }
+    }
+    let notes = Notes::default();
+    let consumer = quick("owner").ordered_by(OrderingKey::Correlation).max_attempts(1000);
+    let consumer = consumer.adopt::<LampFitted>(Later(notes.clone())).on::<LampLit>(note(&notes));
+    let running = run(consumer, &client);
+    let request = cause();
+    let fitted = r#"{"specversion":"1.0","id":"e-1","source":"/script","type":"lamp.fitted","time":"2024-01-01T00:00:00Z","dataversion":2,"correlationid":"CORRELATION","data":{"lamp_id":"b","watts":60}}"#;
+    let fitted = fitted.replace("CORRELATION", request.correlation_id().as_str());
+    client.publish("lamp.fitted", fitted.into()).await.unwrap();
+    log.publisher().publish(&lit("b", "ann"), &request).await.unwrap();
+    assert_eq!(notes.reach(2).await, ["ann", "fitted"]);
     settled(&client, "owner").await;
     running.stop().await;
 }

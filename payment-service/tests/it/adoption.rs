@@ -54,7 +54,11 @@ async fn a_payment_from_outside_is_recorded_once_under_its_own_event_id() {
 #[tokio::test]
 async fn a_payment_may_come_before_its_order() {
     let till = Till::start().await;
-    till.adopter.handle(paid("p-1", "o-later", PaymentOutcome::Success)).await.unwrap();
+    let payment = paid("p-1", "o-later", PaymentOutcome::Success);
+    let early = till.adopter.handle(payment.clone()).await;
+    assert!(matches!(early, Err(HandlerError::Retry(_))), "{early:?}");
+    till.place("o-later", PaymentMethod::External {}).await;
+    till.adopter.handle(payment).await.unwrap();
     assert_eq!(till.status("p-1").await, Some(PaymentStatus::Success));
 }
 
@@ -83,6 +87,7 @@ async fn nobody_outside_makes_the_shop_refund_an_account() {
 #[tokio::test]
 async fn another_result_under_the_same_payment_is_refused() {
     let till = Till::start().await;
+    till.place("o-1", PaymentMethod::External {}).await;
     till.adopter.handle(paid("p-1", "o-1", PaymentOutcome::Failed)).await.unwrap();
     let outcome = till.adopter.handle(paid("p-1", "o-1", PaymentOutcome::Success)).await;
     assert!(matches!(outcome, Err(HandlerError::Reject(_))), "{outcome:?}");
@@ -102,6 +107,27 @@ async fn every_payment_from_outside_is_refunded_when_its_order_is_cancelled_whic
         assert_eq!(till.status(payment).await, Some(PaymentStatus::Refunded), "{payment}");
     }
     assert_eq!(till.status("p-failed").await, Some(PaymentStatus::Failed));
+}
+
+#[tokio::test]
+async fn a_payment_under_another_orders_id_moves_no_money_of_that_order() {
+    let till = Till::start().await;
+    till.open("acc", 10_000).await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    till.adopter.handle(paid("o-2", "o-1", PaymentOutcome::Success)).await.unwrap();
+    till.place("o-2", account("acc")).await;
+    let outcome = till.cashier.handle(till.reserve("o-2").await).await;
+    assert!(matches!(outcome, Err(HandlerError::Reject(_))), "{outcome:?}");
+    till.cashier.handle(till.cancel("o-2").await).await.unwrap();
+    assert_eq!(till.status("o-2").await, Some(PaymentStatus::Success), "it is the first order's");
+    assert_eq!(till.balance("acc").await, 10_000);
+
+    // The first order's cancellation is another one's.
+    till.place("o-3", PaymentMethod::External {}).await;
+    till.cashier.handle(till.cancel("o-1").await).await.unwrap();
+    assert_eq!(till.status("o-2").await, Some(PaymentStatus::Refunded));
+    till.adopter.handle(paid("p-3", "o-3", PaymentOutcome::Success)).await.unwrap();
+    assert_eq!(till.status("p-3").await, Some(PaymentStatus::Success));
 }
 
 #[tokio::test]
