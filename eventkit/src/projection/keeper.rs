@@ -96,10 +96,11 @@ impl<P: Projection> Keeper<P> {
         for path in self.files.candidates() {
             match self.files.open(&path) {
                 Ok((connection, position)) => {
-                    self.served
-                        .pool
-                        .open(&path, Origin::Before)
-                        .with_context(|| format!("opening {}", path.display()))?;
+                    match self.served.pool.open(&path, Origin::Before) {
+                        // Taken away at this very moment.
+                        Err(_) if !path.exists() => continue,
+                        opened => opened.with_context(|| format!("opening {}", path.display()))?,
+                    }
                     self.serving = Some(self.track((connection, path, position), true)?);
                     return Ok(());
                 }
@@ -204,13 +205,28 @@ impl<P: Projection> Keeper<P> {
         }
         let path = self.files.current();
         let closed = self.served.pool.close().await;
-        built.settle(&path).await?;
-        built.progress.serve();
-        self.served
-            .pool
-            .open(&path, Origin::BuiltNow)
-            .with_context(|| format!("opening {}", path.display()))?;
+        let settled = async {
+            built.settle(&path).await?;
+            built.progress.serve();
+            let opened = self.served.pool.open(&path, Origin::BuiltNow);
+            opened.with_context(|| format!("opening {}", path.display()))
+        };
+        let settled = settled.await;
         drop(closed);
+        if let Err(error) = settled {
+            // Somebody has taken the file away at this very moment (`rebuild` does), or the disk is full.
+            let error = format!("{error:#}");
+            warn!(projection.name = P::NAME, error, "a read model was built and is gone; building it again");
+            built.stop().await;
+            self.build_trouble = Some(error);
+            self.build_after = Instant::now() + BUILD_AGAIN_AFTER;
+            return Ok(());
+        }
+        info!(
+            projection.name = P::NAME,
+            projection.version = P::VERSION,
+            "the read model is built, and serves"
+        );
         self.serving = Some(built);
         self.files.remove_older()?;
         self.report();

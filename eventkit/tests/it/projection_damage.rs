@@ -1,6 +1,8 @@
 //! A read model whose files others lay hands on: it goes on serving, and what it says stays true.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use eventkit::projection::{ReadError, Tables, rusqlite};
 use eventkit::testing::eventually;
@@ -35,6 +37,37 @@ async fn a_build_that_cannot_begin_is_tried_again_while_the_old_file_serves() {
     let sequence = light(&log, "a", "me").await;
     model.at_least(sequence, SOON).await.unwrap();
     assert_eq!(seen(&model).await, (1..=sequence).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_file_taken_away_at_the_moment_when_it_takes_over_is_built_again() {
+    let (_server, _client, log) = server().await;
+    let dir = TempDir::new().unwrap();
+    fit(&log, "a", 60).await;
+    let model = ReadModel::<Usage<1>>::follow(&log, dir.path());
+    model.caught_up().await;
+    // Whenever it is there, it goes: also between taking its name and being opened by readers.
+    let (file, gone) = (dir.path().join("usage.v1.sqlite"), Arc::new(AtomicU32::new(0)));
+    let taking = {
+        let (file, gone) = (file.clone(), gone.clone());
+        tokio::task::spawn_blocking(move || {
+            while gone.load(Ordering::Relaxed) < 3 {
+                if std::fs::remove_file(&file).is_ok() {
+                    gone.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        })
+    };
+    taking.await.unwrap();
+    let sequence = light(&log, "a", "me").await;
+    let seen_all = eventually(SOON, || async {
+        model.at_least(sequence, SOON).await.ok()?;
+        let seen =
+            model.read(|tables| tables.all("SELECT sequence FROM seen", [], |row| row.get::<_, u64>(0)));
+        seen.await.ok()
+    });
+    assert_eq!(seen_all.await.value, (1..=sequence).collect::<Vec<_>>());
+    eventually(SOON, || async { file.exists().then_some(()) }).await;
 }
 
 /// Waits until the read model says so of itself.
