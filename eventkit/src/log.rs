@@ -4,6 +4,7 @@ mod publish;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -53,6 +54,11 @@ impl Written {
         *last = sequence.max(*last);
     }
 
+    /// Another log has taken the place of the one that it was written to.
+    pub(crate) fn forget(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The last one of any of these types; 0 if there is none.
     pub(crate) fn last_of(&self, types: &[&'static str]) -> u64 {
         let written = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +99,11 @@ impl EventLog {
     /// The connection.
     pub fn client(&self) -> &Client {
         &self.inner.client
+    }
+
+    /// How often the connection was made. What was known of the log before may have been lost by the server since.
+    pub(crate) fn connects(&self) -> u64 {
+        self.inner.client.statistics().connects.load(Ordering::Relaxed)
     }
 
     pub(crate) fn source(&self) -> &str {
@@ -142,9 +153,9 @@ impl EventLog {
         }
     }
 
-    /// Whether an event stands on a subject, as the stream's leader has it (ADR-1, `STREAM.MSG.GET`): any replica answers
-    /// a direct get, and one that lags does not know.
-    pub(crate) async fn leader_has(&self, subject: &str) -> Result<bool, StoreError> {
+    /// The sequence of the last event on a subject, as the stream's leader has it (ADR-1, `STREAM.MSG.GET`): any replica
+    /// answers a direct get, and one that lags does not know.
+    pub(crate) async fn leader_has(&self, subject: &str) -> Result<Option<u64>, StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             message: Option<Found>,
@@ -153,15 +164,18 @@ impl EventLog {
         #[derive(Deserialize)]
         struct Found {
             subject: String,
+            seq: u64,
         }
         let query = serde_json::json!({ "last_by_subj": subject }).to_string();
         let query = Request::new().payload(query.into()).timeout(Some(ANSWER_WITHIN));
         let request = format!("$JS.API.STREAM.MSG.GET.{EVENTS}");
         let answer = self.client().send_request(request, query).await.map_err(StoreError::unavailable)?;
         match serde_json::from_slice(&answer.payload).map_err(StoreError::unavailable)? {
-            Answer { message: Some(found), .. } => Ok(EventSubject::parse(&found.subject).is_some()),
+            Answer { message: Some(Found { subject, seq }), .. } => {
+                Ok(EventSubject::parse(&subject).map(|_| seq))
+            }
             // no message found
-            Answer { error: Some(ApiError { err_code: 10037, .. }), .. } => Ok(false),
+            Answer { error: Some(ApiError { err_code: 10037, .. }), .. } => Ok(None),
             Answer { error, .. } => {
                 let ApiError { code, description, .. } = error.unwrap_or_default();
                 Err(StoreError::unavailable(format_args!("status {code} {description}")))

@@ -206,7 +206,7 @@ impl<A: Aggregate> EventStore<A> {
         let mut tries = Tries::until(Instant::now() + self.log.deadline());
         loop {
             // Taken out of its slot: unless the append is certain, the next command loads it again.
-            let hot = match slot.take() {
+            let hot = match self.still_stands(id, slot.take()).await? {
                 Some(hot) => hot,
                 None => self.fold(id, tries.known).await?,
             };
@@ -246,6 +246,10 @@ impl<A: Aggregate> EventStore<A> {
             hot.check_room(id, events.len() as u64)?;
             match self.append(id, version, &events, cause, &first_id).await {
                 Ok((ids, Ack { sequence, duplicate: false })) => {
+                    let Some(hot) = self.still_stands(id, Some(hot)).await? else {
+                        let lost = "the server lost what it held while this was stored";
+                        return Err(StoreError::unavailable(lost).into());
+                    };
                     let hot = slot.insert(hot.after(&events, &ids, sequence));
                     self.snapshots.offer(&self.log, id, hot);
                     return Ok(hot.executed(events));
@@ -299,12 +303,31 @@ impl<A: Aggregate> EventStore<A> {
         }
     }
 
-    /// Whether the log holds more of an entity than this version. Its leader is asked: another replica may lag.
+    /// What is in memory, if the log still holds it. A server that comes back may have lost the end of its log (a power
+    /// failure, a backup): what is appended after a version that is not there any more would be lost as well.
+    async fn still_stands(&self, id: &EntityId, hot: Option<Hot<A>>) -> Result<Option<Hot<A>>, StoreError> {
+        let Some(mut hot) = hot else { return Ok(None) };
+        let connects = self.log.connects();
+        let Loaded { version, sequence, .. } = hot.loaded;
+        if hot.connects != connects && version > 0 && self.leader_has(id, version).await? != Some(sequence) {
+            tracing::warn!(entity = A::ENTITY, entity.id = %id, version, "the log has lost what it held: loading again");
+            return Ok(None);
+        }
+        hot.connects = connects;
+        Ok(Some(hot))
+    }
+
+    /// Whether the log holds more of an entity than this version.
     async fn is_past(&self, id: &EntityId, version: u64) -> Result<bool, StoreError> {
-        let next = subject::of_version(A::ENTITY, id, version + 1);
+        Ok(self.leader_has(id, version + 1).await?.is_some())
+    }
+
+    /// Where the log holds a version of an entity. Its leader is asked: another replica may lag.
+    async fn leader_has(&self, id: &EntityId, version: u64) -> Result<Option<u64>, StoreError> {
+        let subject = subject::of_version(A::ENTITY, id, version);
         let deadline = Instant::now() + self.log.deadline();
         loop {
-            match self.log.leader_has(&next).await {
+            match self.log.leader_has(&subject).await {
                 Err(StoreError::Unavailable(_)) if Instant::now() < deadline => pause(8).await,
                 answer => return answer,
             }
@@ -425,7 +448,7 @@ impl<A: Aggregate> EventStore<A> {
 
     /// Reads an entity: its snapshot and what came after, or everything; at least to the version that is known.
     async fn fold(&self, id: &EntityId, known: u64) -> Result<Hot<A>, StoreError> {
-        let history = self.history_of(id).holding(known);
+        let (history, connects) = (self.history_of(id).holding(known), self.log.connects());
         let from_snapshot = match snapshot::latest(&self.log, id).await {
             Some(snapshot) => catch_up(history, snapshot, u64::MAX).await?,
             None => None,
@@ -434,6 +457,7 @@ impl<A: Aggregate> EventStore<A> {
             Some(hot) => hot,
             None => Hot::default().with_all(history.versions(1, u64::MAX).await?)?,
         };
+        hot.connects = connects;
         self.snapshots.offer(&self.log, id, &mut hot);
         Ok(hot)
     }

@@ -142,6 +142,16 @@ impl Puller {
         let (ask, answer) = oneshot::channel();
         self.pulled.send(Pulled::Oldest(self.durable.stream, ask))?;
         let start_sequence = answer.await?.unwrap_or(next_sequence);
+        let stream = self.js.get_stream(self.durable.stream).await?;
+        let end = stream.cached_info().state.last_sequence;
+        if start_sequence > end.saturating_add(1) {
+            tracing::warn!(
+                consumer.name = self.durable.name,
+                stream.name = self.durable.stream,
+                "the stream is shorter than what was taken from it: it was replaced, and is read from its beginning"
+            );
+            return Ok(DeliverPolicy::All);
+        }
         Ok(DeliverPolicy::ByStartSequence { start_sequence })
     }
 

@@ -165,7 +165,10 @@ impl<P: Projection> Keeper<P> {
     /// never was up to date.
     async fn serving_ended(&mut self, end: TrackEnd) -> anyhow::Result<()> {
         let reason = match end {
-            TrackEnd::LogReplaced => "the log is not the one that it was built from".to_owned(),
+            TrackEnd::LogReplaced => {
+                self.served.written.forget();
+                "the log is not the one that it was built from".to_owned()
+            }
             TrackEnd::Damaged(error) => error.to_string(),
             TrackEnd::Failed(error) => return Err(error),
         };

@@ -55,6 +55,8 @@ pub(crate) struct Served {
     pub(crate) caught_up: watch::Sender<bool>,
     /// Somebody waits for a position: look how far the stream goes.
     pub(crate) wanted: Notify,
+    /// What this process has written, which its reads include.
+    pub(crate) written: Arc<Written>,
 }
 
 impl Served {
@@ -186,6 +188,7 @@ impl<P: Projection> ReadModel<P> {
             position: watch::channel(0).0,
             caught_up: watch::channel(false).0,
             wanted: Notify::new(),
+            written: log.written().clone(),
         });
         let task = keep::<P>(served.clone(), log.client().clone(), directory, check);
         let written = log.written().clone();

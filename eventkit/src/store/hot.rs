@@ -18,6 +18,8 @@ pub(super) struct Hot<A> {
     pub(super) recent: VecDeque<u32>,
     /// The version of the latest snapshot that is known of.
     pub(super) snapshot_at: u64,
+    /// The connection by which the log was last seen to hold all of it; 0 if by none.
+    pub(super) connects: u64,
     /// The first version after a hole at which a foreign message stands.
     beyond: Option<u64>,
 }
@@ -30,7 +32,13 @@ impl<A: Aggregate> Default for Hot<A> {
 
 impl<A: Aggregate> Hot<A> {
     pub(super) fn from_snapshot(state: A, version: u64, sequence: u64, recent: VecDeque<u32>) -> Self {
-        Self { loaded: Loaded { state, version, sequence }, recent, snapshot_at: version, beyond: None }
+        Self {
+            loaded: Loaded { state, version, sequence },
+            recent,
+            snapshot_at: version,
+            connects: 0,
+            beyond: None,
+        }
     }
 
     /// The versions at which an event with that id may stand, latest first: nearly always none or one. The log tells.

@@ -74,6 +74,11 @@ impl NatsServer {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    /// Where it keeps its streams: to be copied, or replaced by a copy, while it does not run.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("jetstream")
+    }
+
     /// Ends it as a crash would (SIGKILL). What it stored stays for [`NatsServer::restart`].
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -927,3 +927,21 @@ async fn a_set_in_memory_serves_a_consumer_too() {
     settled(&client, "c").await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_read_from_its_beginning() {
+    let (_server, client, log) = toy::server().await;
+    let notes = Notes::default();
+    publish(&log, "a", 0..20).await;
+    let running = run(quick("c").on::<LampLit>(note(&notes)), &client);
+    notes.reach(20).await;
+    settled(&client, "c").await;
+    let js = async_nats::jetstream::new(client.clone());
+    js.delete_stream("EVENTS").await.unwrap();
+    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    publish(&log, "a", ["new", "newer"]).await;
+    let all = notes.reach(22).await;
+    assert_eq!(all[20..], ["new", "newer"]);
+    settled(&client, "c").await;
+    running.stop().await;
+}

@@ -1,16 +1,20 @@
 //! The event store against a real server.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use async_nats::Client;
 use async_nats::jetstream::stream::Config;
-use eventkit::testing::NatsServer;
+use eventkit::testing::{NatsServer, eventually};
 use eventkit::{Aggregate, Cause, EntityId, EventLog, EventSet, ExecuteError, StoreError, provision};
 use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
-use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampLit, LampRejection, cause, id};
+use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampLit, LampRejection, SOON, cause, id};
 
 fn fit(lamp: &str) -> LampCommand {
     LampCommand::Fit { lamp_id: id(lamp), watts: 60 }
@@ -399,4 +403,38 @@ async fn a_replica_that_lags_has_nothing_refused_and_nothing_forgotten() {
             assert_eq!((again.version, again.state.lit, again.events.len()), (2, 1, 1));
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_lost_the_end_of_its_log_is_given_nothing_beyond_it() {
+    let (mut server, client, log) = toy::server().await;
+    let connected = async |times| {
+        let connects = || client.statistics().connects.load(Ordering::Relaxed);
+        eventually(SOON, || async { (connects() == times).then_some(()) }).await;
+    };
+    let store = log.store::<Lamp>();
+    store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
+    store.execute(&id("b"), &fit("b"), &cause()).await.unwrap();
+    let copy = |from: PathBuf, to: PathBuf| {
+        assert!(Command::new("cp").arg("-R").args([from, to]).status().unwrap().success());
+    };
+    server.kill();
+    let backup = TempDir::new().unwrap();
+    copy(server.store(), backup.path().join("store"));
+    server.restart().await;
+    connected(2).await;
+    store.execute(&id("a"), &light("a", "lost"), &cause()).await.unwrap();
+    store.execute(&id("a"), &light("a", "lost too"), &cause()).await.unwrap();
+
+    server.kill();
+    std::fs::remove_dir_all(server.store()).unwrap();
+    copy(backup.path().join("store"), server.store());
+    server.restart().await;
+    connected(3).await;
+    let lit = store.execute(&id("a"), &light("a", "ann"), &cause()).await.unwrap();
+    assert_eq!((lit.version, lit.state.lit), (2, 1));
+    assert_eq!(store.execute(&id("b"), &light("b", "bob"), &cause()).await.unwrap().version, 2);
+    let by: Vec<_> =
+        store.history(&id("a")).await.unwrap().into_iter().map(|recorded| recorded.event).collect();
+    assert_eq!(by, [LampFitted { lamp_id: id("a"), watts: 60 }.into(), toy::lit("a", "ann").into()]);
 }
