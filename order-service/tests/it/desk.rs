@@ -119,14 +119,17 @@ impl Desk {
     /// Waits until everything that was published is handled for good, and tells how many dead letters there are.
     pub(crate) async fn dead_letters(&self) -> u64 {
         let js = async_nats::jetstream::new(self.client.clone());
+        let events = js.get_stream("EVENTS").await.unwrap();
         eventually(SOON, || async {
-            let consumer = js
-                .get_consumer_from_stream::<async_nats::jetstream::consumer::pull::Config, _, _>(
-                    "order-service",
-                    "EVENTS",
-                );
-            let info = consumer.await.ok()?.cached_info().clone();
-            (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
+            let info = events.consumer_info(order_service::CONSUMER).await.ok()?;
+            // A message is stored, and its publisher told so, a moment before the consumer counts it as pending.
+            let mut last = 0;
+            for filter in &info.config.filter_subjects {
+                let message = events.get_last_raw_message_by_subject(filter).await;
+                last = last.max(message.map_or(0, |message| message.sequence));
+            }
+            (info.delivered.stream_sequence >= last && info.num_pending == 0 && info.num_ack_pending == 0)
+                .then_some(())
         })
         .await;
         js.get_stream("DLQ").await.unwrap().cached_info().state.messages
