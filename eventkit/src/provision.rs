@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Compression, Config};
+use async_nats::jetstream::stream::{Compression, Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -142,6 +142,10 @@ pub fn events(catalog: &Catalog, replicas: usize) -> Config {
         duplicate_window: DUPLICATE_WINDOW,
         max_message_size: MAX_EVENT_BYTES,
         compression: Some(Compression::S2),
+        // Full, it refuses what is new. What is old is kept, whatever limits somebody has set.
+        discard: DiscardPolicy::New,
+        max_messages: -1,
+        max_messages_per_subject: -1,
         ..Config::default()
     }
 }
@@ -278,7 +282,11 @@ impl Wanted {
         let default = serde_json::to_value(Config::default()).unwrap_or_default();
         let said = whole.as_object().into_iter().flatten();
         let said = said
-            .filter(|(field, value)| ALWAYS.contains(&field.as_str()) || default.get(field) != Some(value))
+            .filter(|(field, value)| {
+                // A full stream that refuses messages, instead of deleting old ones, lets none expire either.
+                let keeps_all = config.discard == DiscardPolicy::New && *field == "max_age";
+                keeps_all || ALWAYS.contains(&field.as_str()) || default.get(field) != Some(value)
+            })
             .map(|(field, value)| (field.clone(), value.clone()))
             .collect();
         Self { whole, said }

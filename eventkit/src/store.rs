@@ -155,7 +155,17 @@ impl<A: Aggregate> EventStore<A> {
         id: &EntityId,
         version: u64,
     ) -> Result<Vec<Recorded<A::Event>>, StoreError> {
-        let read = self.history_of(id).versions(version.max(1), u64::MAX).await?;
+        self.history_between(id, version.max(1), u64::MAX).await
+    }
+
+    /// The same up to `last`, which is included.
+    pub(crate) async fn history_between(
+        &self,
+        id: &EntityId,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<Recorded<A::Event>>, StoreError> {
+        let read = self.history_of(id).versions(first, last).await?;
         read.stored.iter().map(Stored::decode).collect()
     }
 

@@ -16,8 +16,9 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::history::HistoryEntry;
@@ -35,6 +36,9 @@ const LOOK_BY_ITSELF: Duration = Duration::from_secs(10);
 /// A message may be heard of before it is stored. How long to wait between looks, until it is there or was refused.
 const LOOK_AGAIN: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
+
+/// How many events a stream reads at once: a client may take them slowly, or not at all.
+const AT_ONCE: u64 = 32;
 
 /// How often an idle stream sends a comment, so that what is in between does not take it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -101,7 +105,7 @@ impl HistoryRequest {
             let entries: Vec<_> = history.into_iter().map(HistoryEntry::from).collect();
             return Ok((!entries.is_empty()).then_some(History::List(entries)));
         };
-        if store.load(id).await?.version == 0 {
+        if store.history_between(id, 1, 1).await?.is_empty() {
             return Ok(None);
         }
         let permit = free.try_acquire_owned().map_err(|_| {
@@ -111,7 +115,9 @@ impl HistoryRequest {
         })?;
         // Before the first look, so that nothing happens in between.
         let everything = subject::of_entity(A::ENTITY, id);
-        let news = store.log().client().subscribe(everything).await.map_err(StoreError::unavailable)?;
+        let heard = store.log().client().subscribe(everything).await.map_err(StoreError::unavailable)?;
+        let (latest, news) = watch::channel(0);
+        let listening = AbortOnDropHandle::new(tokio::spawn(listen(heard, latest)));
         gauge!("eventkit_live_streams").increment(1);
         let live = Live::<A, T> {
             store: store.clone(),
@@ -119,6 +125,7 @@ impl HistoryRequest {
             last: self.after,
             ready: VecDeque::new(),
             news,
+            _listening: listening,
             looks: LOOK_AGAIN[..1].iter(),
             _counted: Counted(permit),
         };
@@ -160,18 +167,15 @@ struct Live<A: Aggregate, T> {
     last: u64,
     /// What was read and is not given out yet.
     ready: VecDeque<HistoryEntry<T>>,
-    news: Subscriber,
+    /// The latest version that was heard of.
+    news: watch::Receiver<u64>,
+    _listening: AbortOnDropHandle<()>,
     /// The waits before the next looks, since something was heard.
     looks: std::slice::Iter<'static, Duration>,
     _counted: Counted,
 }
 
 impl<A: Aggregate, T: From<A::Event> + Serialize> Live<A, T> {
-    /// Whether the message tells of what was given out already.
-    fn is_old(&self, subject: &str) -> bool {
-        EventSubject::parse(subject).is_none_or(|told| told.version <= self.last)
-    }
-
     /// The next event; [`None`] if the history cannot be read, or the connection is closed for good.
     async fn next(&mut self) -> Option<Event> {
         loop {
@@ -182,21 +186,30 @@ impl<A: Aggregate, T: From<A::Event> + Serialize> Live<A, T> {
             if let Some(wait) = self.looks.next() {
                 tokio::time::sleep(*wait).await;
             } else {
-                match tokio::time::timeout(LOOK_BY_ITSELF, self.news.next()).await {
-                    Ok(Some(message)) if self.is_old(&message.subject) => continue,
-                    Ok(Some(_)) => {
-                        self.looks = LOOK_AGAIN.iter();
+                match tokio::time::timeout(LOOK_BY_ITSELF, self.news.changed()).await {
+                    Ok(Ok(())) => {
+                        if *self.news.borrow_and_update() > self.last {
+                            self.looks = LOOK_AGAIN.iter();
+                        }
                         continue;
                     }
-                    Ok(None) => return None,
+                    Ok(Err(_)) => return None,
                     Err(_) => {}
                 }
             }
-            match self.store.history_from(&self.id, self.last.saturating_add(1)).await {
+            let first = self.last.saturating_add(1);
+            match self.store.history_between(&self.id, first, first.saturating_add(AT_ONCE - 1)).await {
                 Ok(more) if more.is_empty() => {}
                 Ok(more) => {
+                    let reached = first + more.len() as u64 - 1;
+                    self.looks = if more.len() as u64 == AT_ONCE {
+                        LOOK_AGAIN[..1].iter() // there may be more
+                    } else if *self.news.borrow() > reached {
+                        LOOK_AGAIN.iter()
+                    } else {
+                        [].iter()
+                    };
                     self.ready.extend(more.into_iter().map(HistoryEntry::from));
-                    self.looks = [].iter();
                 }
                 Err(StoreError::Unavailable(_)) => {}
                 Err(error) => {
@@ -205,6 +218,18 @@ impl<A: Aggregate, T: From<A::Event> + Serialize> Live<A, T> {
                 }
             }
         }
+    }
+}
+
+/// Keeps the latest version that is told of. A client that does not read must not have messages pile up behind it.
+async fn listen(mut heard: Subscriber, latest: watch::Sender<u64>) {
+    while let Some(message) = heard.next().await {
+        let told = EventSubject::parse(&message.subject).map_or(0, |told| told.version);
+        latest.send_if_modified(|latest| {
+            let is_newer = told > *latest;
+            *latest = told.max(*latest);
+            is_newer
+        });
     }
 }
 

@@ -27,8 +27,9 @@ use super::ServiceInfo;
 use crate::EntityId;
 use crate::http::{MAX_BODY_BYTES, Object, Problem};
 
-/// How many requests on one subject are answered at a time; more wait their turn.
-const AT_A_TIME: usize = 64;
+/// How many requests on one subject are answered at a time; more wait their turn. Many, because one that waits for its
+/// `min_sequence` does nothing else for up to five seconds.
+const AT_A_TIME: usize = 1024;
 
 /// How long the last answers may take when the service is stopped: longer than a query waits for its `min_sequence`.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(8);

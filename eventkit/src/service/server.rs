@@ -1,7 +1,6 @@
 //! The HTTP server of a service: its health and metrics from the first moment, its routes when they are ready.
 
 use std::fmt;
-use std::future::IntoFuture;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,13 +12,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::ServiceInfo;
 use crate::health::{CheckHandle, Health};
@@ -27,6 +30,12 @@ use crate::http::{self, Problem, Routes};
 
 /// How often old samples of the metrics are folded away.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long a client may take for the head of a request, the next one on a connection that is kept included.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long to wait where no connection can be accepted.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// How long `healthcheck` waits for its answer.
 const HEALTHCHECK: Duration = Duration::from_secs(3);
@@ -86,10 +95,8 @@ impl HttpServer {
                 self.site.metrics.run_upkeep();
             }
         };
-        let serve =
-            axum::serve(listener, site(self.site.clone())).with_graceful_shutdown(stop.cancelled_owned());
         tokio::select! {
-            served = serve.into_future() => Ok(served?),
+            () = accept(listener, site(self.site.clone()), stop) => Ok(()),
             () = upkeep => Ok(()),
         }
     }
@@ -117,6 +124,38 @@ impl HttpServer {
             routes
         })
     }
+}
+
+/// Serves every connection until told to stop, then waits for those on which something runs. (`axum::serve` waits for the
+/// head of a request for ever.)
+async fn accept(listener: TcpListener, routes: Router, stop: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    let (service, connections) = (TowerToHyperService::new(routes), GracefulShutdown::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Most likely too many open files, which only time helps.
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            }
+        };
+        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
 }
 
 impl fmt::Debug for HttpServer {

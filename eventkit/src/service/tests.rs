@@ -427,3 +427,18 @@ async fn a_query_on_a_subject_of_the_stream_is_refused() {
         assert!(refused.contains("cannot be the subject of a query"), "{subject}: {refused}");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_the_head_of_its_request_is_cut_off_and_keeps_nobody_from_ending() {
+    let nats = NatsServer::start().await;
+    let toy = Running::start_with(settings(&nats.url(), 15), |_| ()).await;
+    toy.becomes_ready().await;
+    let mut slow = TcpStream::connect(toy.addr).await.unwrap();
+    slow.write_all(b"GET /health/live HTTP/1.1\r\nHost: t").await.unwrap();
+    toy.signals.send("SIGTERM").await.unwrap();
+    toy.end().await.unwrap();
+    let mut answer = Vec::new();
+    // An answer that it took too long, or a closed connection.
+    let _ = slow.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+}

@@ -1,5 +1,8 @@
 //! Streams are created once, brought up to date, and refused where they cannot be.
 
+use std::time::Duration;
+
+use async_nats::jetstream::stream::DiscardPolicy;
 use async_nats::jetstream::{self, stream};
 use eventkit::provision::{self, ProvisionError};
 use eventkit::testing::NatsServer;
@@ -90,6 +93,30 @@ async fn drift_is_put_right_and_the_operators_choices_stay() {
     let events = config(&js, "EVENTS").await;
     assert_eq!((events.max_message_size, events.allow_direct), (provision::MAX_EVENT_BYTES, true));
     assert_eq!(events.max_bytes, 1 << 30);
+}
+
+#[tokio::test]
+async fn limits_that_would_delete_events_are_taken_away() {
+    let server = NatsServer::start().await;
+    let client = server.client().await;
+    let js = jetstream::new(client.clone());
+    let limited = stream::Config {
+        name: "EVENTS".into(),
+        subjects: catalog().subjects(),
+        max_age: Duration::from_secs(121),
+        max_messages: 3,
+        max_messages_per_subject: 1,
+        max_bytes: 1_000_000,
+        discard: DiscardPolicy::Old,
+        allow_direct: true,
+        ..Default::default()
+    };
+    js.create_stream(limited).await.unwrap();
+    provision::streams(&client, &catalog(), 1).await.unwrap();
+    let events = config(&js, "EVENTS").await;
+    assert_eq!((events.max_age, events.max_messages), (Duration::ZERO, -1));
+    assert_eq!((events.max_messages_per_subject, events.discard), (-1, DiscardPolicy::New));
+    assert_eq!(events.max_bytes, 1_000_000, "how much there may be stays the operator's choice");
 }
 
 #[tokio::test]
