@@ -1,9 +1,11 @@
 //! Does with the stock what happens to orders.
 
-use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
+use chrono::{TimeDelta, Utc};
+use common::order::{OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::StockLine;
 use eventkit::{
     Cause, EntityId, EventStore, ExecuteError, Executed, Handler, HandlerResult, Recorded, RejectRefusal,
+    StoreError,
 };
 
 use crate::stock::{Stock, StockCommand, StockRejection};
@@ -11,6 +13,10 @@ use crate::stock::{Stock, StockCommand, StockRejection};
 /// The warehouse that orders are served from. It is in the subject of every stock event: another name is another, empty
 /// warehouse.
 pub const WAREHOUSE: &str = "main";
+
+/// From when on an event is late. The warehouse remembers the latest 10,000 settled orders, and the server an event's id for
+/// two minutes.
+const LATE: TimeDelta = TimeDelta::minutes(2);
 
 /// Gives the warehouse its commands: those of orders, as a handler, and receipts of goods.
 #[derive(Clone)]
@@ -39,6 +45,19 @@ impl Storekeeper {
         self.stock.execute_at(&self.warehouse, at, &command, cause).await
     }
 
+    /// Whether an event comes so late that the warehouse may have forgotten its order: it was redriven, or the durable was
+    /// made anew.
+    fn is_late<E>(event: &Recorded<E>) -> bool {
+        event.meta.time < Utc::now() - LATE
+    }
+
+    /// Whether an order is done with, as its history says.
+    async fn is_settled(&self, order_id: &EntityId) -> Result<bool, StoreError> {
+        let history = self.stock.log().history::<OrderEvent>(order_id).await?;
+        let settles = |event: &OrderEvent| matches!(event, OrderEvent::Cancelled(_) | OrderEvent::Shipped(_));
+        Ok(history.iter().any(|recorded| settles(&recorded.event)))
+    }
+
     async fn react(&self, command: StockCommand, cause: &Cause) -> HandlerResult {
         self.stock.execute(&self.warehouse, &command, cause).await.reject_refusal()?;
         Ok(())
@@ -47,6 +66,9 @@ impl Storekeeper {
 
 impl Handler<OrderPlaced> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderPlaced>) -> HandlerResult {
+        if Self::is_late(&order) && self.is_settled(&order.order_id).await? {
+            return Ok(());
+        }
         let lines = order
             .items
             .iter()
@@ -70,6 +92,12 @@ impl Handler<OrderShipped> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderShipped>) -> HandlerResult {
         let (warehouse, order_id) = (self.warehouse.clone(), order.order_id.clone());
         let command = StockCommand::Ship { warehouse, order_id };
-        self.react(command, &order.cause()).await
+        match self.stock.execute(&self.warehouse, &command, &order.cause()).await {
+            // It was shipped long ago, and is forgotten.
+            Err(ExecuteError::Rejected(StockRejection::NothingHeld { .. })) if Self::is_late(&order) => {
+                Ok(())
+            }
+            executed => executed.reject_refusal().map(drop),
+        }
     }
 }

@@ -477,6 +477,16 @@ impl<A: Aggregate> EventStore<A> {
     }
 }
 
+impl EventLog {
+    /// Everything that happened to an entity, in order, for whoever has not its rules: another service's entity. The set is
+    /// all that can happen to it.
+    pub async fn history<E: EventSet>(&self, id: &EntityId) -> Result<Vec<Recorded<E>>, StoreError> {
+        let entity = E::TYPES.first().map_or("", |event_type| subject::entity_of(event_type));
+        let history = History { log: self, entity, id, known: 0 };
+        history.versions(1, u64::MAX).await?.stored.iter().map(Stored::decode).collect()
+    }
+}
+
 /// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, or
 /// another one, so it is of another log.
 async fn catch_up<A: Aggregate>(

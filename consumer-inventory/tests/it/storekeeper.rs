@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::order::{CancelReason, OrderCancelled, OrderPlaced, OrderShipped};
+use common::order::{CancelReason, OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::{StockEvent, StockReceived};
 use consumer_inventory::stock::{Reservation, Stock};
 use consumer_inventory::storekeeper::Storekeeper;
@@ -91,6 +91,39 @@ async fn an_order_cancelled_before_it_is_reserved_holds_nothing() {
     let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
     assert_eq!(stock.product(&id("p-1")).unwrap().on_hand, 5);
     assert_eq!(stock.reservation(&id("o-1")), Some(&Reservation::Released));
+}
+
+#[tokio::test]
+async fn what_comes_when_its_order_is_long_forgotten_moves_no_stock() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    // It remembers neither of the two orders.
+    let keeper = Storekeeper::new(log.store()).unwrap();
+    receive(&keeper, "p-1", 5).await;
+    for (order_id, end) in
+        [("o-1", cancelled("o-1").event.into()), ("o-2", OrderEvent::from(shipped("o-2").event))]
+    {
+        happens(&log, order(order_id, &[("p-1", 2)])).await;
+        happens(&log, end).await;
+        keeper.handle(late(recorded(order(order_id, &[("p-1", 2)])))).await.unwrap();
+    }
+    keeper.handle(late(shipped("o-2"))).await.unwrap();
+    keeper.handle(late(cancelled("o-1"))).await.unwrap();
+    let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
+    let level = stock.product(&id("p-1")).unwrap();
+    assert_eq!((level.on_hand, level.reserved, level.shipped), (5, 0, 0));
+
+    // One that is late and still open is served.
+    happens(&log, order("o-3", &[("p-1", 1)])).await;
+    keeper.handle(late(recorded(order("o-3", &[("p-1", 1)])))).await.unwrap();
+    let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
+    assert_eq!(stock.product(&id("p-1")).unwrap().reserved, 1);
+}
+
+/// The same, as it comes again an hour later.
+fn late<E>(mut event: Recorded<E>) -> Recorded<E> {
+    event.meta.time -= chrono::TimeDelta::hours(1);
+    event
 }
 
 #[tokio::test]
