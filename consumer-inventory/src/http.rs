@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use eventkit::http::{
-    Body, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes, Written,
+    Body, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes, Versioned,
 };
 use eventkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
@@ -62,7 +62,7 @@ struct Receipt {
     path = "/stock/{product_id}",
     params(("product_id" = EntityId, Path, description = "The product"), IfMatch, RequestCause),
     request_body = Receipt,
-    responses((status = 200, description = "What is there now; the version is the warehouse's", body = Written<ProductStock>))
+    responses((status = 200, description = "What is there now; the version is the warehouse's", body = Versioned<ProductStock>))
 )]
 async fn receive_stock(
     State(api): State<Api>,
@@ -70,7 +70,7 @@ async fn receive_stock(
     RequestCause(cause): RequestCause,
     IfMatch(at): IfMatch,
     Body(receipt): Body<Receipt>,
-) -> Result<Written<ProductStock>, Problem> {
+) -> Result<Versioned<ProductStock>, Problem> {
     if receipt.received == 0 || receipt.received > MAX_RECEIPT {
         return Err(Problem::invalid(format!("`received` must be 1 to {MAX_RECEIPT}")));
     }
@@ -80,12 +80,8 @@ async fn receive_stock(
         .await
         .or_problem(|refusal| refused(&refusal))?;
     let level = stored.state.product(&product_id).copied().unwrap_or(Level::default());
-    Ok(Written {
-        status: StatusCode::OK,
-        version: stored.version,
-        sequence: stored.sequence,
-        body: ProductStock::new(product_id, &level),
-    })
+    let body = ProductStock::new(product_id, &level);
+    Ok(Versioned::ok(stored.version, stored.sequence, body))
 }
 
 /// What is in stock, by product

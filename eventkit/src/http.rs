@@ -2,7 +2,7 @@
 //!
 //! Errors are `application/problem+json` ([`Problem`], RFC 9457). Requests come in through [`Body`], [`Path`] and
 //! [`Query`], which refuse with a problem; writes carry a [`RequestCause`] and perhaps [`IfMatch`], and answer
-//! [`Written`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`];
+//! [`Versioned`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`];
 //! a history is answered as asked for in a [`HistoryRequest`]: as a list of [`HistoryEntry`]s, or live.
 //!
 //! Handlers say in a `#[utoipa::path]` what they take and answer; [`document`] makes the OpenAPI document from that. A
@@ -29,4 +29,4 @@ pub(crate) use openapi::pages;
 pub use openapi::{Routes, document};
 pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};
-pub use write::{IfMatch, RequestCause, Written};
+pub use write::{IfMatch, RequestCause, Versioned};

@@ -24,7 +24,7 @@ pub struct Order {
 pub enum OrderStatus {
     /// Waiting for stock and payment.
     Placed,
-    /// Reserved and paid.
+    /// Paid, and reserved; where another producer takes the money, paid.
     Confirmed,
     /// On its way. An end.
     Shipped,

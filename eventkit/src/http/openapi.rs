@@ -2,7 +2,7 @@
 //!
 //! A handler's `#[utoipa::path]` names what is its own: its parameters, its body, its answers. [`document`] adds the rest:
 //! the refusals that the edge and the extractors give by themselves, the problem document in every one of them, the
-//! headers of [`super::Written`], and the routes for health and metrics.
+//! headers of [`super::Versioned`], and the routes for health and metrics.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -58,15 +58,15 @@ pub fn document(info: ServiceInfo, routes: &OpenApi) -> Value {
     let schemas = &mut document["components"]["schemas"];
     if let Some(schemas) = schemas.as_object_mut() {
         close(schemas, &bodies);
-        schemas.retain(|name, _| !name.starts_with(WRITTEN));
+        schemas.retain(|name, _| !name.starts_with(VERSIONED));
     }
     schemas["EntityId"] = serde_json::to_value(EntityId::schema()).unwrap_or_default();
     schemas["Problem"] = problem_schema();
     document
 }
 
-/// What the name of a [`super::Written`]'s schema begins with.
-const WRITTEN: &str = "Written_";
+/// What the name of a [`super::Versioned`]'s schema begins with.
+const VERSIONED: &str = "Versioned_";
 
 /// The same for a [`super::HistoryEntry`]'s.
 const HISTORY: &str = "HistoryEntry_";
@@ -110,7 +110,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
             is_problem(answer);
         } else if let Some(schema) = answer.pointer_mut("/content/application~1json/schema") {
             let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-            if let Some(body) = name.strip_prefix(WRITTEN) {
+            if let Some(body) = name.strip_prefix(VERSIONED) {
                 *schema = json!({ "$ref": format!("#/components/schemas/{body}") });
                 has_position(answer);
             } else if name.starts_with(HISTORY) {

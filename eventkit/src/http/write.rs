@@ -109,23 +109,32 @@ pub(super) fn version_of(digits: &str) -> Option<u64> {
     legal.then(|| digits.parse().ok())?
 }
 
-/// The answer to a write: the body, the entity's version as `ETag`, and the log position as `Event-Sequence`, which a
-/// read takes as `?min_sequence=`. An operation is documented with `body = Written<…>`; [`super::document`] makes the
-/// body and the headers of that.
+/// One entity as an answer, to a read or to a write: its body, its version as `ETag`, which a write takes as `If-Match`, and
+/// the log position as `Event-Sequence`, which a read takes as `?min_sequence=`. An operation is documented with
+/// `body = Versioned<…>`; [`super::document`] makes the body and the headers of that.
 #[derive(Debug, Clone, ToSchema)]
-pub struct Written<T> {
-    /// 201 for what was created, 200 or 202 otherwise.
+pub struct Versioned<T> {
     #[schema(value_type = u16)]
-    pub status: StatusCode,
-    /// The entity's version after the write.
-    pub version: u64,
-    /// The position on the log.
-    pub sequence: u64,
-    /// The entity as it is now.
-    pub body: T,
+    status: StatusCode,
+    version: u64,
+    sequence: u64,
+    body: T,
 }
 
-impl<T: Serialize> IntoResponse for Written<T> {
+impl<T> Versioned<T> {
+    /// 200: the entity at that version, with the position on the log of its last event.
+    pub fn ok(version: u64, sequence: u64, body: T) -> Self {
+        Self { status: StatusCode::OK, version, sequence, body }
+    }
+
+    /// The same with 201: it was created.
+    #[must_use]
+    pub fn created(self) -> Self {
+        Self { status: StatusCode::CREATED, ..self }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Versioned<T> {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body)).into_response();
         let headers = response.headers_mut();

@@ -10,7 +10,6 @@ use std::time::Duration;
 use async_nats::Message;
 use async_nats::client::RequestErrorKind;
 use axum::Router;
-use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Parser;
 use futures::StreamExt;
@@ -22,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::http::{MinSequence, Path, Problem, Written};
+use crate::http::{MinSequence, Path, Problem, Versioned};
 use crate::testing::{NatsServer, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -265,12 +264,11 @@ async fn the_data_directory_is_created_when_it_is_asked_for() {
 async fn clock(
     Path(id): Path<crate::EntityId>,
     MinSequence(wanted): MinSequence,
-) -> Result<Written<Value>, Problem> {
+) -> Result<Versioned<Value>, Problem> {
     if id.as_str() == "none" {
         return Err(Problem::not_found("There is no clock none"));
     }
-    let (status, sequence) = (StatusCode::OK, wanted.unwrap_or(1));
-    Ok(Written { status, version: 3, sequence, body: json!({ "id": id }) })
+    Ok(Versioned::ok(3, wanted.unwrap_or(1), json!({ "id": id })))
 }
 
 fn clocks(service: &mut Service) {

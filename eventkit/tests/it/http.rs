@@ -4,7 +4,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use eventkit::http::{
-    Body, IfMatch, MinSequence, Object, PageQuery, Path, Problem, Query, RequestCause, Written,
+    Body, IfMatch, MinSequence, Object, PageQuery, Path, Problem, Query, RequestCause, Versioned,
 };
 use eventkit::testing::{Answer, Routes};
 use eventkit::{EntityId, StoreError};
@@ -27,10 +27,10 @@ async fn light(
     RequestCause(cause): RequestCause,
     IfMatch(version): IfMatch,
     Body(light): Body<Light>,
-) -> Written<Value> {
+) -> Versioned<Value> {
     let body =
         json!({ "lamp": light.lamp_id, "brightness": light.brightness, "cause": cause.id(), "if": version });
-    Written { status: StatusCode::CREATED, version: 3, sequence: 17, body }
+    Versioned::ok(3, 17, body).created()
 }
 
 async fn list(

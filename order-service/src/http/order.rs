@@ -7,7 +7,7 @@ use common::money::{Amount, Currency};
 use common::order::{CancelReason, CardToken, OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
 use eventkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery,
-    Path, Problem, Query, RequestCause, Written,
+    Path, Problem, Query, RequestCause, Versioned,
 };
 use eventkit::{Aggregate as _, Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
@@ -263,7 +263,7 @@ impl From<OrderEvent> for OrderEntry {
     params(RequestCause),
     request_body = NewOrder,
     responses(
-        (status = 201, description = "The order is placed, or was before", body = Written<OrderBody>,
+        (status = 201, description = "The order is placed, or was before", body = Versioned<OrderBody>,
          headers(("Location" = String, description = "Where it is"))),
         (status = 409, description = "`order-exists`: another order has this id"),
     )
@@ -285,7 +285,7 @@ pub(super) async fn place(
     placed.apply(&order.into());
     let body = OrderBody::new(&placed, 1).ok_or_else(|| unknown(&order_id))?;
     let location = [(header::LOCATION, format!("/orders/{order_id}"))];
-    Ok((location, Written { status: StatusCode::CREATED, version: 1, sequence, body }))
+    Ok((location, Versioned::ok(1, sequence, body).created()))
 }
 
 /// The order that a request asks for. Prices are read in its currency, and the total is their sum.
@@ -317,7 +317,7 @@ fn translate(request: NewOrder, order_id: EntityId) -> Result<OrderPlaced, Probl
     path = "/orders/{id}",
     params(("id" = EntityId, Path, description = "The order"), MinSequence),
     responses(
-        (status = 200, description = "The order as it is", body = Written<OrderBody>),
+        (status = 200, description = "The order as it is", body = Versioned<OrderBody>),
         (status = 404, description = "There is no such order"),
     )
 )]
@@ -325,12 +325,12 @@ pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Written<OrderBody>, Problem> {
+) -> Result<Versioned<OrderBody>, Problem> {
     let wanted = id.clone();
     let orders = api.order_list.at(min_sequence).await?;
     let order = orders.read(move |tables| OrderSummary::find(tables, &wanted)).await?;
     let Seen { value: order, sequence } = order.found().ok_or_else(|| unknown(&id))?;
-    Ok(Written { status: StatusCode::OK, version: order.version, sequence, body: order.into() })
+    Ok(Versioned::ok(order.version, sequence, order.into()))
 }
 
 /// Orders, oldest first
@@ -379,7 +379,7 @@ pub(super) async fn history(
     params(("id" = EntityId, Path, description = "The order"), IfMatch, RequestCause),
     request_body = Shipping,
     responses(
-        (status = 200, description = "It is on its way", body = Written<OrderBody>),
+        (status = 200, description = "It is on its way", body = Versioned<OrderBody>),
         (status = 404, description = "There is no such order"),
         (status = 409, description = "`order-not-confirmed`, `order-already-shipped` or `order-cancelled`"),
     )
@@ -390,7 +390,7 @@ pub(super) async fn ship(
     IfMatch(version): IfMatch,
     RequestCause(cause): RequestCause,
     Body(Shipping { carrier, tracking_number }): Body<Shipping>,
-) -> Result<Written<OrderBody>, Problem> {
+) -> Result<Versioned<OrderBody>, Problem> {
     execute(&api, &id, version, &OrderCommand::Ship { carrier, tracking_number }, &cause).await
 }
 
@@ -401,7 +401,7 @@ pub(super) async fn ship(
     params(("id" = EntityId, Path, description = "The order"), IfMatch, RequestCause),
     request_body = Cancelling,
     responses(
-        (status = 200, description = "It is cancelled", body = Written<OrderBody>),
+        (status = 200, description = "It is cancelled", body = Versioned<OrderBody>),
         (status = 404, description = "There is no such order"),
         (status = 409, description = "`order-already-shipped`"),
     )
@@ -412,7 +412,7 @@ pub(super) async fn cancel(
     IfMatch(version): IfMatch,
     RequestCause(cause): RequestCause,
     Body(Cancelling { reason }): Body<Cancelling>,
-) -> Result<Written<OrderBody>, Problem> {
+) -> Result<Versioned<OrderBody>, Problem> {
     let command = OrderCommand::Cancel { reason: CancelReason::Requested, detail: Some(reason) };
     execute(&api, &id, version, &command, &cause).await
 }
@@ -423,11 +423,11 @@ async fn execute(
     version: Option<u64>,
     command: &OrderCommand,
     cause: &Cause,
-) -> Result<Written<OrderBody>, Problem> {
+) -> Result<Versioned<OrderBody>, Problem> {
     let executed = api.orders.execute_at(id, version, command, cause).await;
     let executed = executed.or_problem(|reason| refusal(id, &reason))?;
     let body = OrderBody::new(&executed.state, executed.version).ok_or_else(|| unknown(id))?;
-    Ok(Written { status: StatusCode::OK, version: executed.version, sequence: executed.sequence, body })
+    Ok(Versioned::ok(executed.version, executed.sequence, body))
 }
 
 fn unknown(id: &EntityId) -> Problem {

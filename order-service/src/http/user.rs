@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use common::user::{UserEvent, UserStatus};
 use eventkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path,
-    Problem, Query, RequestCause, Written,
+    Problem, Query, RequestCause, Versioned,
 };
 use eventkit::{Cause, EntityId, Seen};
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,7 @@ impl From<UserEvent> for UserEntry {
     params(RequestCause),
     request_body = NewUser,
     responses(
-        (status = 201, description = "The user is there", body = Written<UserBody>,
+        (status = 201, description = "The user is there", body = Versioned<UserBody>,
          headers(("Location" = String, description = "Where it is"))),
         (status = 409, description = "`user-exists`"),
     )
@@ -140,7 +140,7 @@ pub(super) async fn create(
     let command = UserCommand::Create { user_id: user_id.clone(), username, email };
     let created = execute(&api, &user_id, None, &command, &cause.0).await?;
     let location = [(header::LOCATION, format!("/users/{user_id}"))];
-    Ok((location, Written { status: StatusCode::CREATED, ..created }))
+    Ok((location, created.created()))
 }
 
 /// A user
@@ -149,7 +149,7 @@ pub(super) async fn create(
     path = "/users/{id}",
     params(("id" = EntityId, Path, description = "The user"), MinSequence),
     responses(
-        (status = 200, description = "The user as it is", body = Written<UserBody>),
+        (status = 200, description = "The user as it is", body = Versioned<UserBody>),
         (status = 404, description = "There is no such user"),
     )
 )]
@@ -157,12 +157,12 @@ pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Written<UserBody>, Problem> {
+) -> Result<Versioned<UserBody>, Problem> {
     let wanted = id.clone();
     let users = api.user_list.at(min_sequence).await?;
     let user = users.read(move |tables| UserSummary::find(tables, &wanted)).await?;
     let Seen { value: user, sequence } = user.found().ok_or_else(|| unknown(&id))?;
-    Ok(Written { status: StatusCode::OK, version: user.version, sequence, body: user.into() })
+    Ok(Versioned::ok(user.version, sequence, user.into()))
 }
 
 /// Users, oldest first
@@ -211,7 +211,7 @@ pub(super) async fn history(
     params(("id" = EntityId, Path, description = "The user"), IfMatch, RequestCause),
     request_body = UserChanges,
     responses(
-        (status = 200, description = "The user as it is now", body = Written<UserBody>),
+        (status = 200, description = "The user as it is now", body = Versioned<UserBody>),
         (status = 404, description = "There is no such user"),
     )
 )]
@@ -221,7 +221,7 @@ pub(super) async fn update(
     IfMatch(version): IfMatch,
     RequestCause(cause): RequestCause,
     Body(UserChanges { username, email }): Body<UserChanges>,
-) -> Result<Written<UserBody>, Problem> {
+) -> Result<Versioned<UserBody>, Problem> {
     execute(&api, &id, version, &UserCommand::Update { username, email }, &cause).await
 }
 
@@ -232,7 +232,7 @@ pub(super) async fn update(
     params(("id" = EntityId, Path, description = "The user"), IfMatch, RequestCause),
     request_body = NewStatus,
     responses(
-        (status = 200, description = "The user as it is now", body = Written<UserBody>),
+        (status = 200, description = "The user as it is now", body = Versioned<UserBody>),
         (status = 404, description = "There is no such user"),
     )
 )]
@@ -242,7 +242,7 @@ pub(super) async fn set_status(
     IfMatch(version): IfMatch,
     RequestCause(cause): RequestCause,
     Body(NewStatus { status }): Body<NewStatus>,
-) -> Result<Written<UserBody>, Problem> {
+) -> Result<Versioned<UserBody>, Problem> {
     execute(&api, &id, version, &UserCommand::SetStatus(status), &cause).await
 }
 
@@ -252,11 +252,11 @@ async fn execute(
     version: Option<u64>,
     command: &UserCommand,
     cause: &Cause,
-) -> Result<Written<UserBody>, Problem> {
+) -> Result<Versioned<UserBody>, Problem> {
     let executed = api.users.execute_at(id, version, command, cause).await;
     let executed = executed.or_problem(|reason| refusal(id, &reason))?;
     let body = UserBody::of(&executed.state, executed.version).ok_or_else(|| unknown(id))?;
-    Ok(Written { status: StatusCode::OK, version: executed.version, sequence: executed.sequence, body })
+    Ok(Versioned::ok(executed.version, executed.sequence, body))
 }
 
 fn unknown(id: &EntityId) -> Problem {

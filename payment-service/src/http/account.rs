@@ -8,7 +8,7 @@ use common::account::AccountEvent;
 use common::money::{Amount, Currency, Money, MoneyError};
 use eventkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Path, Problem,
-    RequestCause, Written,
+    RequestCause, Versioned,
 };
 use eventkit::{EntityId, Seen};
 use serde::de::{DeserializeOwned, Error};
@@ -175,7 +175,7 @@ impl From<AccountEvent> for AccountEntry {
     path = "/accounts/{id}",
     params(("id" = EntityId, Path, description = "The account"), MinSequence),
     responses(
-        (status = 200, description = "The account as it is", body = Written<AccountBody>),
+        (status = 200, description = "The account as it is", body = Versioned<AccountBody>),
         (status = 404, description = "There is no such account"),
     )
 )]
@@ -183,13 +183,13 @@ pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Written<AccountBody>, Problem> {
+) -> Result<Versioned<AccountBody>, Problem> {
     let wanted = id.clone();
     let accounts = api.account_list.at(min_sequence).await?;
     let account = accounts.read(move |tables| AccountSummary::find(tables, &wanted)).await?;
     let Seen { value: account, sequence } = account.found().ok_or_else(|| unknown(&id))?;
     let body = AccountBody::new(&account.ledger, account.version);
-    Ok(Written { status: StatusCode::OK, version: account.version, sequence, body })
+    Ok(Versioned::ok(account.version, sequence, body))
 }
 
 /// What happened to an account, from its opening
@@ -219,8 +219,8 @@ pub(super) async fn history(
     params(("id" = EntityId, Path, description = "The account"), IfMatch, RequestCause),
     request_body = AccountCommandBody,
     responses(
-        (status = 200, description = "Money went in or out", body = Written<AccountBody>),
-        (status = 201, description = "The account is open", body = Written<AccountBody>),
+        (status = 200, description = "Money went in or out", body = Versioned<AccountBody>),
+        (status = 201, description = "The account is open", body = Versioned<AccountBody>),
         (status = 409, description = "`account-not-open`, `account-already-open` or `insufficient-funds`"),
     )
 )]
@@ -230,18 +230,15 @@ pub(super) async fn change(
     IfMatch(version): IfMatch,
     RequestCause(cause): RequestCause,
     Body(request): Body<AccountRequest>,
-) -> Result<Written<AccountBody>, Problem> {
+) -> Result<Versioned<AccountBody>, Problem> {
     let command = command(&api, &id, request).await?;
     let executed = api.accounts.execute_at(&id, version, &command, &cause).await;
     let executed = executed.or_problem(|reason| refusal(&reason))?;
     let ledger = executed.state.ledger().ok_or_else(|| unknown(&id))?;
     let opened = matches!(command, AccountCommand::Open { .. });
-    Ok(Written {
-        status: if opened { StatusCode::CREATED } else { StatusCode::OK },
-        version: executed.version,
-        sequence: executed.sequence,
-        body: AccountBody::new(ledger, executed.version),
-    })
+    let body = AccountBody::new(ledger, executed.version);
+    let answer = Versioned::ok(executed.version, executed.sequence, body);
+    Ok(if opened { answer.created() } else { answer })
 }
 
 async fn command(api: &Api, id: &EntityId, request: AccountRequest) -> Result<AccountCommand, Problem> {

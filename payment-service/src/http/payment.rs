@@ -1,10 +1,9 @@
 //! `/payments`: read only; payments follow from orders.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use common::money::{Amount, Currency};
 use common::payment::PaymentMethodKind;
-use eventkit::http::{MinSequence, Page, PageQuery, Path, Problem, Query, Written};
+use eventkit::http::{MinSequence, Page, PageQuery, Path, Problem, Query, Versioned};
 use eventkit::{EntityId, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -72,7 +71,7 @@ impl From<payment_list::Tried> for Tried {
     path = "/payments/{id}",
     params(("id" = EntityId, Path, description = "The payment; of an order of this shop, the order's id"), MinSequence),
     responses(
-        (status = 200, description = "The payment as it is", body = Written<PaymentBody>),
+        (status = 200, description = "The payment as it is", body = Versioned<PaymentBody>),
         (status = 404, description = "There is no such payment"),
     )
 )]
@@ -80,13 +79,13 @@ pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Written<PaymentBody>, Problem> {
+) -> Result<Versioned<PaymentBody>, Problem> {
     let wanted = id.clone();
     let payments = api.payment_list.at(min_sequence).await?;
     let payment = payments.read(move |tables| PaymentSummary::find(tables, &wanted)).await?;
     let unknown = || Problem::not_found(format!("There is no payment {id}"));
     let Seen { value: payment, sequence } = payment.found().ok_or_else(unknown)?;
-    Ok(Written { status: StatusCode::OK, version: payment.version, sequence, body: payment.into() })
+    Ok(Versioned::ok(payment.version, sequence, payment.into()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
