@@ -1,10 +1,9 @@
 //! The shop's numbers, and the page that shows them.
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{Html, IntoResponse};
+use axum::response::IntoResponse;
 use axum::routing::get;
-use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query, Routes};
+use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query, Routes, html_page};
 use eventkit::{ReadModel, Seen};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -13,10 +12,6 @@ use utoipa_axum::routes;
 
 use crate::report::{CustomerReport, DayReport, PaymentReport, ProductOrder, ProductReport, Summary, Totals};
 use crate::shop_metrics::ShopMetrics;
-
-/// The page runs its own script and style, asks this server, and nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -57,7 +52,7 @@ struct ProductQuery {
 }
 
 async fn dashboard() -> impl IntoResponse {
-    ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("dashboard.html")))
+    html_page(include_str!("dashboard.html"))
 }
 
 /// The shop in numbers

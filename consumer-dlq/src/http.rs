@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use eventkit::http::{Body, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes};
+use eventkit::http::{Body, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes, html_page};
 use eventkit::{Catalog, DeadLetter, RedriveError, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -24,10 +24,6 @@ use crate::edit::with_data;
 
 /// The most that one request redrives.
 const MAX_REDRIVES: usize = 1_000;
-
-/// The page runs its own script and style, asks this server, and nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -121,7 +117,7 @@ struct RedrivenMany {
 }
 
 async fn page() -> impl IntoResponse {
-    ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html")))
+    html_page(include_str!("page.html"))
 }
 
 /// What is open or redriven, or what has the `status` asked for; the latest failure first

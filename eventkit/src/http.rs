@@ -14,6 +14,7 @@
 mod edge;
 mod extract;
 mod history;
+mod html;
 mod live;
 mod openapi;
 mod page;
@@ -24,6 +25,7 @@ pub(crate) use edge::complete_until;
 pub use edge::{MAX_BODY_BYTES, complete};
 pub use extract::{Body, MinSequence, Object, Path, Query};
 pub use history::{EntryMetadata, HistoryEntry};
+pub use html::html_page;
 pub use live::{History, HistoryRequest};
 pub(crate) use openapi::pages;
 pub use openapi::{Routes, document};

@@ -47,7 +47,7 @@ pub fn recorded<E: Event>(document: &str) -> Recorded<E> {
 /// Checks that a generated document says nothing that is `null`, which OpenAPI does not know, and is the one in `file`. With
 /// `UPDATE_OPENAPI=1` in the environment of the test, the file is written anew
 /// instead: look at the difference before it is committed, because clients were written for the old one.
-pub fn is_committed(document: &serde_json::Value, file: &str) {
+pub fn assert_committed(document: &serde_json::Value, file: &str) {
     let text = format!("{document:#}\n");
     assert!(!text.contains(": null"), "a member of the document is null");
     if std::env::var_os("UPDATE_OPENAPI").is_some() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::demo::{self, Demo};
 use xtask::new_consumer::{self, NewConsumer};
-use xtask::up::Place;
+use xtask::up::Up;
 use xtask::{Workspace, check, up};
 
 /// Development commands of the shop
@@ -19,7 +19,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start everything, show what runs where, and stay until Ctrl-C
-    Up(Place),
+    Up(Up),
     /// Start everything, drive orders through every path, audit what became of them, and stop
     Demo(Demo),
     /// Run every test

@@ -9,9 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Options, Ports, System, Workspace, nats_server};
 
-/// Where a system runs; the same for `up` and `demo`.
+/// Where the system runs.
 #[derive(Debug, Clone, Args)]
-pub struct Place {
+pub struct Up {
     /// Directory for everything that is kept: NATS' store, the services' files, the logs [default: data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Place {
 
 /// Builds, starts, waits until all is ready, shows what runs where, and stays until told to stop or until a process ends by
 /// itself. Leaves nothing behind either way; the data directory is kept for the next time.
-pub async fn up(workspace: &Workspace, place: Place) -> Result<()> {
+pub async fn up(workspace: &Workspace, place: Up) -> Result<()> {
     let ports = Ports::from_base(place.port_base)?;
     let data_dir = place.data_dir.unwrap_or_else(|| workspace.root.join("data"));
     // First, so that a missing one is known before the long build.

@@ -66,8 +66,8 @@ async fn the_numbers_are_those_of_the_log() {
     assert_eq!(orders.sum::<i64>(), 5);
     let payments = get(&http, "/metrics/payments").await;
     assert_eq!(payments["methods"][0]["method"], "card");
-    http.get("/metrics/products?sort=luck").await.is_problem(400, "bad-request");
-    http.get("/metrics/products?per_page=0").await.is_problem(400, "bad-request");
+    http.get("/metrics/products?sort=luck").await.assert_problem(400, "bad-request");
+    http.get("/metrics/products?per_page=0").await.assert_problem(400, "bad-request");
 }
 
 #[tokio::test]

@@ -29,5 +29,5 @@ async fn mails_are_listed_by_order() {
     assert_eq!(mail["to"], "alice@example.org");
     assert_eq!(http.get("/mails").await.body["total"], 2);
     assert_eq!(http.get("/mails?order_id=o-3").await.body["total"], 0);
-    http.get("/mails?order_id=a.b").await.is_problem(400, "bad-request");
+    http.get("/mails?order_id=a.b").await.assert_problem(400, "bad-request");
 }

@@ -72,11 +72,11 @@ async fn nonsense_is_refused_and_stores_nothing() {
         json!({"received": 1, "more": 1}),
         json!({}),
     ] {
-        shop.put("/stock/p-1", body).await.is_problem(422, "invalid");
+        shop.put("/stock/p-1", body).await.assert_problem(422, "invalid");
     }
-    shop.put("/stock/a.b", json!({"received": 1})).await.is_problem(422, "invalid");
-    shop.http.get("/stock/p-1").await.is_problem(404, "not-found");
-    shop.http.get("/reservations/o-1").await.is_problem(404, "not-found");
+    shop.put("/stock/a.b", json!({"received": 1})).await.assert_problem(422, "invalid");
+    shop.http.get("/stock/p-1").await.assert_problem(404, "not-found");
+    shop.http.get("/reservations/o-1").await.assert_problem(404, "not-found");
 }
 
 #[tokio::test]
@@ -86,9 +86,9 @@ async fn weird_ids_and_pages_beyond_the_end_break_nothing() {
     let long = "x".repeat(8 * 1024);
     for weird in ["a.b", "a%00b", "%2A", "%3E", "a%20b", "%F0%9F%A6%80", "%27", &long] {
         for path in ["/stock", "/reservations"] {
-            shop.http.get(&format!("{path}/{weird}")).await.is_problem(422, "invalid");
+            shop.http.get(&format!("{path}/{weird}")).await.assert_problem(422, "invalid");
         }
-        shop.put(&format!("/stock/{weird}"), json!({"received": 1})).await.is_problem(422, "invalid");
+        shop.put(&format!("/stock/{weird}"), json!({"received": 1})).await.assert_problem(422, "invalid");
     }
     let beyond = shop.http.get("/stock?page=1000000").await;
     assert_eq!((beyond.status.as_u16(), &beyond.body["items"]), (200, &json!([])));
@@ -99,7 +99,7 @@ async fn weird_ids_and_pages_beyond_the_end_break_nothing() {
         assert_eq!(shop.http.get(&format!("/stock?{bad}")).await.status, 400, "{bad}");
     }
     for body in [json!([1]), json!(1), json!(null)] {
-        shop.put("/stock/p-1", body).await.is_problem(422, "invalid");
+        shop.put("/stock/p-1", body).await.assert_problem(422, "invalid");
     }
     assert_eq!(shop.http.get("/stock/p-1").await.body["received"], 3);
 }

@@ -253,8 +253,8 @@ impl Puller {
                 bail!("status {status} {}", message.description.as_deref().unwrap_or_default());
             }
         }
-        let place = message.reply.as_deref().and_then(read_place);
-        let Place { sequence, delivered, pending } =
+        let place = message.reply.as_deref().and_then(read_ack_subject);
+        let AckSubject { sequence, delivered, pending } =
             place.ok_or_else(|| anyhow!("a message without its place: {message:?}"))?;
         self.pending.set(pending);
         *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
@@ -265,7 +265,7 @@ impl Puller {
 
 /// Where a message stands.
 #[derive(Debug, PartialEq)]
-struct Place {
+struct AckSubject {
     sequence: u64,
     delivered: u64,
     /// How many of the stream's messages the durable has still to deliver after it. (For a gauge.)
@@ -275,14 +275,14 @@ struct Place {
 /// Reads a message's place from its reply subject (ADR-15):
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's sequence>.<time>.<pending>`, with domain and account
 /// after `ACK` in the longer form.
-fn read_place(reply: &str) -> Option<Place> {
+fn read_ack_subject(reply: &str) -> Option<AckSubject> {
     let tokens = reply.strip_prefix("$JS.ACK.")?;
     let dots = tokens.bytes().filter(|byte| *byte == b'.').count();
     let mut numbers = tokens.split('.').skip(if dots < 8 { 2 } else { 4 });
     let delivered = numbers.next()?.parse().ok()?;
     let sequence = numbers.next()?.parse().ok()?;
     let pending = numbers.nth(2)?.parse().ok()?;
-    Some(Place { sequence, delivered, pending })
+    Some(AckSubject { sequence, delivered, pending })
 }
 
 #[cfg(test)]
@@ -292,11 +292,11 @@ mod tests {
     #[test]
     fn a_messages_place_is_read_from_either_form_of_its_reply_subject() {
         let short = "$JS.ACK.EVENTS.mailer.2.17.9.1760000000000000000.3";
-        assert_eq!(read_place(short), Some(Place { sequence: 17, delivered: 2, pending: 3.0 }));
+        assert_eq!(read_ack_subject(short), Some(AckSubject { sequence: 17, delivered: 2, pending: 3.0 }));
         let long = "$JS.ACK._.ACCHASH.EVENTS.mailer.2.17.9.1760000000000000000.3.token";
-        assert_eq!(read_place(long), Some(Place { sequence: 17, delivered: 2, pending: 3.0 }));
+        assert_eq!(read_ack_subject(long), Some(AckSubject { sequence: 17, delivered: 2, pending: 3.0 }));
         for other in ["", "_INBOX.x", "$JS.ACK.EVENTS.mailer", "$JS.ACK.EVENTS.mailer.x.17.9.1.3"] {
-            assert_eq!(read_place(other), None, "{other}");
+            assert_eq!(read_ack_subject(other), None, "{other}");
         }
     }
 }

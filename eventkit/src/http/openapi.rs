@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, header};
 use axum::middleware::Next;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
@@ -18,12 +18,9 @@ use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::html::html_page;
 use super::problem::Problem;
 use crate::{EntityId, ServiceInfo};
-
-/// The page loads its own style and script, asks this server, and nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The document of a service with these routes, OpenAPI 3.1.
 pub fn document(info: ServiceInfo, routes: &OpenApi) -> Value {
@@ -107,7 +104,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     let mut streams = false;
     for (status, answer) in answers.iter_mut() {
         if status.starts_with(['4', '5']) {
-            is_problem(answer);
+            assert_problem(answer);
         } else if let Some(schema) = answer.pointer_mut("/content/application~1json/schema") {
             let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
             if let Some(body) = name.strip_prefix(VERSIONED) {
@@ -158,7 +155,7 @@ fn list<'a>(parent: &'a mut Value, name: &str) -> Option<&'a mut Vec<Value>> {
     parent.get_mut(name)?.as_array_mut()
 }
 
-fn is_problem(answer: &mut Value) {
+fn assert_problem(answer: &mut Value) {
     answer["content"] =
         json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
 }
@@ -229,9 +226,7 @@ fn own_routes() -> Value {
 pub(crate) fn pages(document: &Value) -> axum::Router {
     let json = bytes::Bytes::from(document.to_string());
     let json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json.clone()) };
-    let page = || async {
-        ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("docs.html"))).into_response()
-    };
+    let page = || async { html_page(include_str!("docs.html")).into_response() };
     axum::Router::new().route("/openapi.json", get(json)).route("/docs", get(page))
 }
 

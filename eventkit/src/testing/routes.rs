@@ -77,7 +77,7 @@ impl Answer {
 
     /// Expects a problem of the type `urn:problem:<slug>`, with the request's id in it.
     #[track_caller]
-    pub fn is_problem(&self, status: u16, slug: &str) {
+    pub fn assert_problem(&self, status: u16, slug: &str) {
         let problem = Value::from(format!("urn:problem:{slug}"));
         assert_eq!((self.status.as_u16(), &self.body["type"]), (status, &problem), "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");

@@ -109,34 +109,36 @@ async fn a_path_written_in_another_way_is_the_same_request() {
 async fn a_bad_key_is_refused() {
     let long = "k".repeat(129);
     for key in ["", "with space", "caf\u{e9}", &long] {
-        write(&[("idempotency-key", key)], GOOD).await.is_problem(400, "bad-request");
+        write(&[("idempotency-key", key)], GOOD).await.assert_problem(400, "bad-request");
     }
-    write(&[("idempotency-key", "a"), ("idempotency-key", "b")], GOOD).await.is_problem(400, "bad-request");
+    write(&[("idempotency-key", "a"), ("idempotency-key", "b")], GOOD)
+        .await
+        .assert_problem(400, "bad-request");
 }
 
 #[tokio::test]
 async fn a_bad_tag_is_refused() {
     let long = format!("\"{}\"", "1".repeat(19));
     for tag in ["", "3", "W/\"3\"", "\"x\"", "*", "\"", "\"\"", "\"+4\"", "\"-4\"", "\"3\", \"4\"", &long] {
-        write(&[("if-match", tag)], GOOD).await.is_problem(400, "bad-request");
+        write(&[("if-match", tag)], GOOD).await.assert_problem(400, "bad-request");
     }
-    write(&[("if-match", "\"2\""), ("if-match", "\"2\"")], GOOD).await.is_problem(400, "bad-request");
+    write(&[("if-match", "\"2\""), ("if-match", "\"2\"")], GOOD).await.assert_problem(400, "bad-request");
 }
 
 #[tokio::test]
 async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
     let refused = async |body: &str| write(&[], body).await;
     let empty = refused(" ").await;
-    empty.is_problem(400, "bad-request");
+    empty.assert_problem(400, "bad-request");
     assert_eq!(empty.body["detail"], "A body is needed: a JSON object");
-    refused("{").await.is_problem(400, "bad-request");
-    refused("hello").await.is_problem(400, "bad-request");
-    refused(r#"{"lamp_id":"a"}"#).await.is_problem(422, "invalid");
-    refused(r#" ["a",5]"#).await.is_problem(422, "invalid");
-    refused(r#"{"lamp_id":"a","brightness":5,"colour":"red"}"#).await.is_problem(422, "invalid");
-    refused(r#"{"lamp_id":"a.b","brightness":5}"#).await.is_problem(422, "invalid");
+    refused("{").await.assert_problem(400, "bad-request");
+    refused("hello").await.assert_problem(400, "bad-request");
+    refused(r#"{"lamp_id":"a"}"#).await.assert_problem(422, "invalid");
+    refused(r#" ["a",5]"#).await.assert_problem(422, "invalid");
+    refused(r#"{"lamp_id":"a","brightness":5,"colour":"red"}"#).await.assert_problem(422, "invalid");
+    refused(r#"{"lamp_id":"a.b","brightness":5}"#).await.assert_problem(422, "invalid");
     let wrong_type = refused(r#"{"lamp_id":"a","brightness":"much"}"#).await;
-    wrong_type.is_problem(422, "invalid");
+    wrong_type.assert_problem(422, "invalid");
     assert!(wrong_type.body["detail"].as_str().unwrap().starts_with("brightness: "), "{}", wrong_type.text);
     let negative = refused(r#"{"lamp_id":"a","brightness":-2}"#).await;
     let detail = negative.body["detail"].as_str().unwrap();
@@ -145,7 +147,7 @@ async fn a_bad_body_is_refused_with_the_place_of_the_mistake() {
 
 #[tokio::test]
 async fn a_field_given_twice_is_refused() {
-    write(&[], r#"{"lamp_id":"a","brightness":5,"brightness":6}"#).await.is_problem(422, "invalid");
+    write(&[], r#"{"lamp_id":"a","brightness":5,"brightness":6}"#).await.assert_problem(422, "invalid");
 }
 
 #[tokio::test]
@@ -159,14 +161,14 @@ async fn a_nested_object_is_not_given_as_a_list() {
     let http = Routes::new(Router::new().route("/rooms", post(room)));
     let rooms = async |body: String| http.post("/rooms", body).await;
     assert_eq!(rooms(format!(r#"{{"lamps":[{GOOD}]}}"#)).await.status, StatusCode::OK);
-    rooms(r#"{"lamps":[["a",5]]}"#.into()).await.is_problem(422, "invalid");
+    rooms(r#"{"lamps":[["a",5]]}"#.into()).await.assert_problem(422, "invalid");
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
     let body = format!(r#"{{"lamp_id":"a","brightness":5}}{}"#, " ".repeat(256 * 1024));
-    write(&[], &body).await.is_problem(413, "too-large");
-    write(&[("idempotency-key", "k")], &body).await.is_problem(413, "too-large");
+    write(&[], &body).await.assert_problem(413, "too-large");
+    write(&[("idempotency-key", "k")], &body).await.assert_problem(413, "too-large");
     let body = format!("{GOOD}{}", " ".repeat(256 * 1024 - GOOD.len()));
     assert_eq!(write(&[], &body).await.status, StatusCode::CREATED);
 }
@@ -174,12 +176,12 @@ async fn a_body_over_the_limit_is_refused() {
 #[tokio::test]
 async fn paths_and_queries_are_checked() {
     assert_eq!(see("/lamps/a-1").await.text, "a-1");
-    see("/lamps/a.1").await.is_problem(422, "invalid");
-    see("/lamps/%3E").await.is_problem(422, "invalid");
-    see("/lamps?bright=perhaps").await.is_problem(400, "bad-request");
-    see("/lamps?min_sequence=-1").await.is_problem(400, "bad-request");
+    see("/lamps/a.1").await.assert_problem(422, "invalid");
+    see("/lamps/%3E").await.assert_problem(422, "invalid");
+    see("/lamps?bright=perhaps").await.assert_problem(400, "bad-request");
+    see("/lamps?min_sequence=-1").await.assert_problem(400, "bad-request");
     for query in ["page=0", "per_page=0", "per_page=101", "page=x"] {
-        see(&format!("/lamps?{query}")).await.is_problem(400, "bad-request");
+        see(&format!("/lamps?{query}")).await.assert_problem(400, "bad-request");
     }
     let list = see("/lamps?bright=true&min_sequence=9&page=2&per_page=30").await.body;
     assert_eq!((&list["bright"], &list["min_sequence"]), (&json!(true), &json!(9)));
@@ -189,20 +191,20 @@ async fn paths_and_queries_are_checked() {
 
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
-    see("/nowhere").await.is_problem(404, "not-found");
+    see("/nowhere").await.assert_problem(404, "not-found");
     let wrong = ask(Method::DELETE, "/lamps", &[], "").await;
-    wrong.is_problem(405, "method-not-allowed");
+    wrong.assert_problem(405, "method-not-allowed");
     assert!(wrong.header("allow").contains("POST"), "{:?}", wrong.headers);
-    see("/bare").await.is_problem(418, "bad-request");
+    see("/bare").await.assert_problem(418, "bad-request");
 }
 
 #[tokio::test]
 async fn a_cause_is_for_the_log_and_not_for_the_client() {
     let panicked = see("/panics").await;
-    panicked.is_problem(500, "internal");
+    panicked.assert_problem(500, "internal");
     assert!(!panicked.text.contains("secret"), "{}", panicked.text);
     let down = see("/down").await;
-    down.is_problem(503, "unavailable");
+    down.assert_problem(503, "unavailable");
     assert!(!down.text.contains("fire"), "{}", down.text);
     assert_eq!(down.header(header::RETRY_AFTER.as_str()), "1");
 }

@@ -102,7 +102,7 @@ async fn an_order_that_makes_no_sense_is_a_dead_letter() {
     publish(&desk, "order.placed", &misnamed).await;
     publish(&desk, "order.placed", &json!("hello")).await;
     assert_eq!(desk.dead_letters().await, 3);
-    desk.http.get("/orders/o-1").await.is_problem(404, "not-found");
+    desk.http.get("/orders/o-1").await.assert_problem(404, "not-found");
 }
 
 #[tokio::test]

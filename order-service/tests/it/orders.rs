@@ -44,7 +44,7 @@ async fn the_same_order_twice_is_one_order_with_one_answer() {
     assert_eq!((later.status.as_u16(), &later.body), (201, &first.body));
 
     body["items"][0]["quantity"] = 3.into();
-    desk.http.post("/orders", &body).await.is_problem(409, "order-exists");
+    desk.http.post("/orders", &body).await.assert_problem(409, "order-exists");
 }
 
 #[tokio::test]
@@ -57,7 +57,10 @@ async fn a_repeated_key_places_one_order_and_is_no_key_to_another() {
     for (field, value) in [("customer_id", json!("guest-2")), ("currency", json!("EUR"))] {
         let mut other = order();
         other[field] = value;
-        desk.http.send(Method::POST, "/orders", &key, &other).await.is_problem(422, "idempotency-key-reused");
+        desk.http
+            .send(Method::POST, "/orders", &key, &other)
+            .await
+            .assert_problem(422, "idempotency-key-reused");
     }
     let sequence = first.header("event-sequence");
     assert_eq!(desk.http.get(&format!("/orders?min_sequence={sequence}")).await.body["total"], 1);
@@ -135,11 +138,11 @@ async fn who_may_order_is_known_before_the_order_is_stored() {
     desk.http.post(&format!("/users/{user}/status"), &json!({"status": "Suspended"})).await;
     assert_eq!(desk.http.post("/orders", &body).await.body, placed.body, "a repeat answers the same");
     body["order_id"] = "o-2".into();
-    desk.http.post("/orders", &body).await.is_problem(422, "customer-not-active");
-    desk.http.get("/orders/o-2").await.is_problem(404, "not-found");
+    desk.http.post("/orders", &body).await.assert_problem(422, "customer-not-active");
+    desk.http.get("/orders/o-2").await.assert_problem(404, "not-found");
 
     body["customer_id"] = "stranger".into();
-    desk.http.post("/orders", &body).await.is_problem(422, "unknown-customer");
+    desk.http.post("/orders", &body).await.assert_problem(422, "unknown-customer");
     body["customer_email"] = "stranger@example.com".into();
     assert_eq!(desk.http.post("/orders", &body).await.status, 201);
 }
@@ -160,9 +163,9 @@ async fn a_cards_token_is_not_shown() {
 async fn only_a_confirmed_order_is_shipped() {
     let desk = Desk::start().await;
     let parcel = json!({"carrier": "DHL", "tracking_number": "T-1"});
-    desk.http.post("/orders/o-1/ship", &parcel).await.is_problem(404, "not-found");
+    desk.http.post("/orders/o-1/ship", &parcel).await.assert_problem(404, "not-found");
     desk.place("o-1").await;
-    desk.http.post("/orders/o-1/ship", &parcel).await.is_problem(409, "order-not-confirmed");
+    desk.http.post("/orders/o-1/ship", &parcel).await.assert_problem(409, "order-not-confirmed");
     desk.confirm("o-2").await;
     for bad in [json!({"carrier": "DHL"}), json!({"carrier": "", "tracking_number": "T"}), json!({})] {
         assert!(desk.http.post("/orders/o-2/ship", &bad).await.status.is_client_error(), "{bad}");
@@ -172,16 +175,16 @@ async fn only_a_confirmed_order_is_shipped() {
     assert_eq!((&shipped.body["carrier"], &shipped.body["tracking_number"]), (&json!("DHL"), &json!("T-1")));
     assert_eq!(desk.http.post("/orders/o-2/ship", &parcel).await.body, shipped.body);
     let other = json!({"carrier": "UPS", "tracking_number": "T-2"});
-    desk.http.post("/orders/o-2/ship", &other).await.is_problem(409, "order-already-shipped");
+    desk.http.post("/orders/o-2/ship", &other).await.assert_problem(409, "order-already-shipped");
     let reason = json!({"reason": "too late"});
-    desk.http.post("/orders/o-2/cancel", &reason).await.is_problem(409, "order-already-shipped");
+    desk.http.post("/orders/o-2/cancel", &reason).await.assert_problem(409, "order-already-shipped");
 }
 
 #[tokio::test]
 async fn an_order_is_cancelled_with_the_customers_words() {
     let desk = Desk::start().await;
     let reason = json!({"reason": "found it cheaper"});
-    desk.http.post("/orders/o-1/cancel", &reason).await.is_problem(404, "not-found");
+    desk.http.post("/orders/o-1/cancel", &reason).await.assert_problem(404, "not-found");
     desk.place("o-1").await;
     assert!(desk.http.post("/orders/o-1/cancel", &json!({"reason": ""})).await.status.is_client_error());
     let cancelled = desk.http.post("/orders/o-1/cancel", &reason).await;
@@ -190,7 +193,7 @@ async fn an_order_is_cancelled_with_the_customers_words() {
     assert_eq!(cancelled.body["cancel_detail"], "found it cheaper");
     assert_eq!(desk.http.post("/orders/o-1/cancel", &reason).await.body, cancelled.body);
     let parcel = json!({"carrier": "DHL", "tracking_number": "T-1"});
-    desk.http.post("/orders/o-1/ship", &parcel).await.is_problem(409, "order-cancelled");
+    desk.http.post("/orders/o-1/ship", &parcel).await.assert_problem(409, "order-cancelled");
 }
 
 #[tokio::test]
@@ -199,8 +202,8 @@ async fn a_write_may_insist_on_a_version() {
     desk.place("o-1").await;
     let reason = json!({"reason": "no"});
     let cancel = |tag| desk.http.send(Method::POST, "/orders/o-1/cancel", tag, &reason);
-    cancel(&[("if-match", "\"2\"")]).await.is_problem(412, "version-mismatch");
-    cancel(&[("if-match", "2")]).await.is_problem(400, "bad-request");
+    cancel(&[("if-match", "\"2\"")]).await.assert_problem(412, "version-mismatch");
+    cancel(&[("if-match", "2")]).await.assert_problem(400, "bad-request");
     assert_eq!(cancel(&[("if-match", "\"1\"")]).await.status, 200);
 }
 
@@ -234,7 +237,7 @@ async fn orders_are_listed_by_customer_and_status() {
 #[tokio::test]
 async fn a_history_tells_what_happened_and_when() {
     let desk = Desk::start().await;
-    desk.http.get("/orders/o-1/events").await.is_problem(404, "not-found");
+    desk.http.get("/orders/o-1/events").await.assert_problem(404, "not-found");
     desk.confirm("o-1").await;
     desk.http.post("/orders/o-1/ship", &json!({"carrier": "DHL", "tracking_number": "T-1"})).await;
     desk.becomes("o-1", OrderStatus::Shipped).await;

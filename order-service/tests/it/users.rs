@@ -74,10 +74,13 @@ async fn what_makes_no_sense_is_refused() {
     desk.http
         .send(Method::PATCH, "/users/nobody", &[], &json!({"username": "x"}))
         .await
-        .is_problem(404, "not-found");
-    desk.http.post("/users/nobody/status", &json!({"status": "Active"})).await.is_problem(404, "not-found");
-    desk.http.get("/users/nobody").await.is_problem(404, "not-found");
-    desk.http.get("/users/nobody/events").await.is_problem(404, "not-found");
+        .assert_problem(404, "not-found");
+    desk.http
+        .post("/users/nobody/status", &json!({"status": "Active"}))
+        .await
+        .assert_problem(404, "not-found");
+    desk.http.get("/users/nobody").await.assert_problem(404, "not-found");
+    desk.http.get("/users/nobody/events").await.assert_problem(404, "not-found");
     assert_eq!(desk.http.get(&path).await.body["version"], 1);
 }
 

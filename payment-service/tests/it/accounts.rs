@@ -56,9 +56,9 @@ async fn what_the_rules_refuse_is_a_problem_and_writes_nothing() {
     till.http
         .post("/accounts/a", r#"{"type":"Deposit","amount":1}"#)
         .await
-        .is_problem(409, "account-not-open");
-    till.http.get("/accounts/a").await.is_problem(404, "not-found");
-    till.http.get("/accounts/a/events").await.is_problem(404, "not-found");
+        .assert_problem(409, "account-not-open");
+    till.http.get("/accounts/a").await.assert_problem(404, "not-found");
+    till.http.get("/accounts/a/events").await.assert_problem(404, "not-found");
     till.http.post("/accounts/a", OPEN).await;
     for (body, status, slug) in [
         (OPEN, 409, "account-already-open"),
@@ -71,7 +71,7 @@ async fn what_the_rules_refuse_is_a_problem_and_writes_nothing() {
         (r#"{"type":"Deposit","amount":1,"currency":"EUR"}"#, 422, "currency-mismatch"),
     ] {
         let refused = till.http.post("/accounts/a", body).await;
-        refused.is_problem(status, slug);
+        refused.assert_problem(status, slug);
     }
     let title =
         till.http.post("/accounts/a", r#"{"type":"Withdraw","amount":1000.01}"#).await.body["title"].clone();
@@ -109,7 +109,7 @@ async fn what_is_no_command_is_a_client_error() {
         assert!(till.http.post(path, OPEN).await.status.is_client_error(), "{path}");
         assert!(till.http.get(path).await.status.is_client_error(), "{path}");
     }
-    till.http.get("/accounts/a").await.is_problem(404, "not-found");
+    till.http.get("/accounts/a").await.assert_problem(404, "not-found");
 }
 
 #[tokio::test]
@@ -120,12 +120,12 @@ async fn a_query_parameter_that_nobody_knows_is_refused() {
     for path in
         ["/accounts/a?min_seqence=1", "/accounts/a?page=1", "/payments?order=o-1", "/payments?%6frder_id2=x"]
     {
-        till.http.get(path).await.is_problem(400, "bad-request");
+        till.http.get(path).await.assert_problem(400, "bad-request");
     }
     till.http
         .post("/accounts/a?dry_run=true", r#"{"type":"Deposit","amount":1}"#)
         .await
-        .is_problem(400, "bad-request");
+        .assert_problem(400, "bad-request");
     assert_eq!(till.http.get("/accounts/a").await.body["version"], 1);
 }
 
@@ -144,7 +144,7 @@ async fn an_amount_may_be_a_string_and_is_read_to_the_last_digit() {
     till.http
         .post("/accounts/y", r#"{"type":"Deposit","amount":0.5}"#)
         .await
-        .is_problem(422, "too-many-decimals");
+        .assert_problem(422, "too-many-decimals");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_request_repeated_after_a_restart_is_answered_as_before_and_has_no_sec
     }
     let richer = deposit.replace("500", "501");
     let reused = till.http.send(Method::POST, "/accounts/a", &[("idempotency-key", "k-2")], richer).await;
-    reused.is_problem(422, "idempotency-key-reused");
+    reused.assert_problem(422, "idempotency-key-reused");
     let shown = till.http.get("/accounts/a").await.body;
     assert_eq!((&shown["version"], &shown["balance"]), (&json!(3), &json!(1499.0)));
 }
@@ -203,7 +203,7 @@ async fn another_request_under_the_same_key_is_refused_and_changes_nothing() {
     assert_eq!(till.http.ask(keyed(OPEN)).await.status, 201);
     let richer = OPEN.replace("1000.0", "9000.0");
     for other in [richer.as_str(), r#"{"type":"Deposit","amount":1}"#] {
-        till.http.ask(keyed(other)).await.is_problem(422, "idempotency-key-reused");
+        till.http.ask(keyed(other)).await.assert_problem(422, "idempotency-key-reused");
     }
     assert_eq!(till.http.ask(keyed(OPEN)).await.status, 201);
     assert_eq!(till.http.get("/accounts/a/events").await.body.as_array().unwrap().len(), 1);
@@ -218,7 +218,7 @@ async fn a_write_may_insist_on_a_version() {
         request.body(Body::from(r#"{"type":"Deposit","amount":1}"#)).unwrap()
     };
     assert_eq!(till.http.ask(deposit("\"1\"")).await.status, 200);
-    till.http.ask(deposit("\"1\"")).await.is_problem(412, "version-mismatch");
+    till.http.ask(deposit("\"1\"")).await.assert_problem(412, "version-mismatch");
     assert_eq!(till.http.get("/accounts/a").await.body["version"], 2);
 }
 
@@ -238,5 +238,5 @@ async fn payments_are_listed_by_order_as_soon_as_they_are_asked_for() {
     assert_eq!((&listed["total"], &listed["items"][0]), (&json!(1), &shown.body));
     assert_eq!(till.http.get(&format!("/payments?min_sequence={sequence}")).await.body["total"], json!(2));
     assert_eq!(till.http.get("/payments?order_id=o-3").await.body["total"], json!(0));
-    till.http.get("/payments/o-3").await.is_problem(404, "not-found");
+    till.http.get("/payments/o-3").await.assert_problem(404, "not-found");
 }

@@ -5,5 +5,5 @@ use payment_service::http::Api;
 #[test]
 fn the_document_is_the_committed_one() {
     let document = eventkit::http::document(eventkit::about!(), &Api::openapi());
-    eventkit::testing::is_committed(&document, concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"));
+    eventkit::testing::assert_committed(&document, concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"));
 }
