@@ -42,7 +42,7 @@ struct CommandLine {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
-    /// How many pairs to run
+    /// How many pairs to run [default: 15 where the target is near 1, 5 elsewhere; 3 with --quick]
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
 
@@ -107,10 +107,11 @@ async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
     if command_line.wants(memory::NAME) && command_line.profile.is_none() {
         memory::binary()?;
     }
-    let pairs = command_line.pairs.unwrap_or(if command_line.quick { 3 } else { 5 }).max(1);
+    let pairs =
+        |scenario: &Scenario| command_line.pairs.unwrap_or_else(|| scenario.pairs(command_line.quick)).max(1);
     if let Some(side) = command_line.profile {
         for scenario in scenarios.iter().filter(|scenario| command_line.wants(scenario.name)) {
-            run_one_side(scenario, side, pairs).await?;
+            run_one_side(scenario, side, pairs(scenario)).await?;
         }
         return Ok(());
     }
@@ -118,7 +119,7 @@ async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
     for scenario in scenarios.iter().filter(|scenario| command_line.wants(scenario.name)) {
         let usual = if command_line.quick { scenario.messages / 10 } else { scenario.messages };
         let messages = command_line.messages.unwrap_or(usual).max(1);
-        let line = compare(scenario, pairs, messages).await;
+        let line = compare(scenario, pairs(scenario), messages).await;
         report.add(line.with_context(|| scenario.name)?);
     }
     if command_line.wants(loads::NAME) {

@@ -26,6 +26,17 @@ pub(crate) struct Scenario {
     pub(crate) raw: Side,
 }
 
+impl Scenario {
+    /// How many pairs it takes. The ratios of single pairs spread by a fifth, so a target near 1 needs more of them.
+    pub(crate) fn pairs(&self, quick: bool) -> usize {
+        match self.target {
+            _ if quick => 3,
+            Some(target) if (0.8..1.0).contains(&target) => 15,
+            _ => 5,
+        }
+    }
+}
+
 /// What is on the log before a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::{Client, Request};
+use async_nats::{Client, Request, Statistics};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,7 @@ pub struct EventLog {
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    statistics: Arc<Statistics>,
     source: String,
     deadline: Duration,
     written: Arc<Written>,
@@ -69,16 +70,17 @@ impl Written {
 impl EventLog {
     /// The log on that server, for a producer whose events carry `source`, a URI reference such as `/order-service`.
     pub fn new(client: Client, source: impl Into<String>) -> Self {
-        let (source, written) = (source.into(), Arc::default());
-        Self { inner: Arc::new(Inner { client, source, deadline: DEADLINE, written }) }
+        let (statistics, source, written) = (client.statistics(), source.into(), Arc::default());
+        Self { inner: Arc::new(Inner { client, statistics, source, deadline: DEADLINE, written }) }
     }
 
     /// The same log, giving up after `deadline` instead of 15 seconds.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        let Inner { client, source, written, .. } = &*self.inner;
-        let (client, source, written) = (client.clone(), source.clone(), written.clone());
-        Self { inner: Arc::new(Inner { client, source, deadline, written }) }
+        let Inner { client, statistics, source, written, .. } = &*self.inner;
+        let (client, statistics) = (client.clone(), statistics.clone());
+        let (source, written) = (source.clone(), written.clone());
+        Self { inner: Arc::new(Inner { client, statistics, source, deadline, written }) }
     }
 
     /// The aggregates of one kind.
@@ -103,7 +105,7 @@ impl EventLog {
 
     /// How often the connection was made. What was known of the log before may have been lost by the server since.
     pub(crate) fn connects(&self) -> u64 {
-        self.inner.client.statistics().connects.load(Ordering::Relaxed)
+        self.inner.statistics.connects.load(Ordering::Relaxed)
     }
 
     pub(crate) fn source(&self) -> &str {
