@@ -367,7 +367,7 @@ pub enum StoreError {
     #[error("the event log refuses the write; check permissions, limits and configuration: {0}")]
     Refused(String),
     /// An aggregate decided an event of another entity: a mistake in its `decide`. Nothing was stored.
-    #[error("an event belongs to the entity that decides it: {0}")]
+    #[error("an aggregate decided an event of another entity, mend its `decide`: {0}")]
     Misplaced(String),
     /// A stored message is not the event that its subject promises. Needs an operator.
     #[error("{subject} (sequence {sequence}) is corrupt, find out who wrote it: {source}")]
