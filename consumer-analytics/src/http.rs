@@ -3,11 +3,10 @@
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query, Routes, html_page};
+use eventkit::http::{HttpApi, MinSequence, Page, PageQuery, Problem, Query, Routes, html_page};
 use eventkit::{ReadModel, Seen};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
 use crate::report::{CustomerReport, DayReport, PaymentReport, ProductOrder, ProductReport, Summary, Totals};
@@ -20,17 +19,7 @@ pub struct Api {
     pub metrics: ReadModel<ShopMetrics>,
 }
 
-impl Api {
-    /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Routes {
-        Self::described().with_state(self)
-    }
-
-    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-    pub fn openapi() -> OpenApi {
-        Self::described().into_openapi()
-    }
-
+impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new()
             .route("/", get(dashboard))

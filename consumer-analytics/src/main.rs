@@ -2,6 +2,7 @@
 
 use consumer_analytics::http::Api;
 use consumer_analytics::shop_metrics::ShopMetrics;
+use eventkit::http::HttpApi as _;
 use eventkit::{NoSettings, Service};
 
 #[tokio::main]

@@ -8,13 +8,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use eventkit::http::{Body, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes, html_page};
+use eventkit::http::{
+    Body, HttpApi, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes, html_page,
+};
 use eventkit::{Catalog, DeadLetter, RedriveError, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use utoipa::openapi::OpenApi;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
@@ -34,17 +35,7 @@ pub struct Api {
     pub catalog: Arc<Catalog>,
 }
 
-impl Api {
-    /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Routes {
-        Self::described().with_state(self)
-    }
-
-    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-    pub fn openapi() -> OpenApi {
-        Self::described().into_openapi()
-    }
-
+impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new()
             .route("/", get(page))

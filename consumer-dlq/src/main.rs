@@ -5,6 +5,7 @@ use std::sync::Arc;
 use consumer_dlq::archive::Archive;
 use consumer_dlq::dead_letters::DeadLetters;
 use consumer_dlq::http::Api;
+use eventkit::http::HttpApi as _;
 use eventkit::{NoSettings, Service};
 
 #[tokio::main]

@@ -1,11 +1,10 @@
 //! A look at the mails.
 
 use axum::extract::State;
-use eventkit::http::{MinSequence, Page, PageQuery, Problem, Query, Routes};
+use eventkit::http::{HttpApi, MinSequence, Page, PageQuery, Problem, Query, Routes};
 use eventkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
 use crate::mail_list::{MailList, MailSummary};
@@ -17,17 +16,7 @@ pub struct Api {
     pub mails: ReadModel<MailList>,
 }
 
-impl Api {
-    /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Routes {
-        Self::described().with_state(self)
-    }
-
-    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-    pub fn openapi() -> OpenApi {
-        Self::described().into_openapi()
-    }
-
+impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new().routes(routes!(list_mails))
     }

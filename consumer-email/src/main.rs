@@ -11,6 +11,7 @@ use consumer_email::mailer::Mailer;
 use consumer_email::smtp::{Smtp, SmtpUrl};
 use consumer_email::transport::MailTransport;
 use eventkit::Service;
+use eventkit::http::HttpApi as _;
 
 /// Settings of consumer-email.
 #[derive(Debug, Args)]

@@ -3,12 +3,12 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use eventkit::http::{
-    Body, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes, Versioned,
+    Body, HttpApi, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes,
+    Versioned,
 };
 use eventkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
 use crate::stock::{Level, StockRejection};
@@ -27,17 +27,7 @@ pub struct Api {
     pub stock: ReadModel<StockList>,
 }
 
-impl Api {
-    /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Routes {
-        Self::described().with_state(self)
-    }
-
-    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-    pub fn openapi() -> OpenApi {
-        Self::described().into_openapi()
-    }
-
+impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new()
             .routes(routes!(list_stock))

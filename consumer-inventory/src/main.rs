@@ -4,6 +4,7 @@ use consumer_inventory::http::Api;
 use consumer_inventory::stock::Stock;
 use consumer_inventory::stock_list::StockList;
 use consumer_inventory::storekeeper::Storekeeper;
+use eventkit::http::HttpApi as _;
 use eventkit::{NoSettings, Service};
 
 #[tokio::main]

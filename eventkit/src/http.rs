@@ -28,7 +28,7 @@ pub use history::{EntryMetadata, HistoryEntry};
 pub use html::html_page;
 pub use live::{History, HistoryRequest};
 pub(crate) use openapi::pages;
-pub use openapi::{Routes, document};
+pub use openapi::{HttpApi, Routes, document};
 pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};
 pub use write::{IfMatch, RequestCause, Versioned};

@@ -3,9 +3,8 @@
 mod order;
 mod user;
 
-use eventkit::http::Routes;
+use eventkit::http::{HttpApi, Routes};
 use eventkit::{EventStore, ReadModel};
-use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
 use crate::order::Order;
@@ -26,17 +25,7 @@ pub struct Api {
     pub order_list: ReadModel<OrderList>,
 }
 
-impl Api {
-    /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Routes {
-        Self::described().with_state(self)
-    }
-
-    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-    pub fn openapi() -> OpenApi {
-        Self::described().into_openapi()
-    }
-
+impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new()
             .routes(routes!(user::list, user::create))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use eventkit::http::HttpApi as _;
 use eventkit::{Service, about};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;

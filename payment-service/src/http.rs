@@ -3,9 +3,8 @@
 mod account;
 mod payment;
 
-use eventkit::http::Routes;
+use eventkit::http::{HttpApi, Routes};
 use eventkit::{EventStore, ReadModel};
-use utoipa::openapi::OpenApi;
 use utoipa_axum::routes;
 
 use crate::account::Account;
@@ -23,17 +22,7 @@ pub struct Api {
     pub payment_list: ReadModel<PaymentList>,
 }
 
-impl Api {
-    /// The routes. A test calls them through [`eventkit::http::complete`].
-    pub fn routes(self) -> Routes {
-        Self::described().with_state(self)
-    }
-
-    /// What [`eventkit::http::document`] makes the service's OpenAPI document from.
-    pub fn openapi() -> OpenApi {
-        Self::described().into_openapi()
-    }
-
+impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new()
             .routes(routes!(account::show, account::change))

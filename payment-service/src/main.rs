@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use eventkit::http::HttpApi as _;
 use eventkit::{NoSettings, Service, about};
 use payment_service::account::Account;
 use payment_service::account_list::AccountList;

@@ -5,6 +5,7 @@ use common::order::OrderEvent;
 use common::payment::{PaymentEvent, PaymentMethodKind};
 use consumer_analytics::http::Api;
 use consumer_analytics::shop_metrics::ShopMetrics;
+use eventkit::http::HttpApi as _;
 use eventkit::testing::{NatsServer, Routes, records_anything};
 use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! The OpenAPI document, as it is committed.
 
 use consumer_analytics::http::Api;
+use eventkit::http::HttpApi as _;
 
 #[test]
 fn the_document_is_the_committed_one() {

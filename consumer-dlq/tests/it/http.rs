@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode};
 use common::order::{OrderConfirmed, OrderEvent};
 use consumer_dlq::archive::Archive;
 use consumer_dlq::http::Api;
+use eventkit::http::HttpApi as _;
 use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
 use eventkit::{
     Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult, ReadModel,

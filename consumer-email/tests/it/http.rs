@@ -1,6 +1,7 @@
 //! The routes of consumer-email.
 
 use consumer_email::http::Api;
+use eventkit::http::HttpApi as _;
 use eventkit::testing::{NatsServer, Routes};
 use eventkit::{Handler, ReadModel};
 use tempfile::TempDir;

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use consumer_inventory::http::Api;
 use consumer_inventory::storekeeper::Storekeeper;
+use eventkit::http::HttpApi as _;
 use eventkit::testing::{Answer, NatsServer, Routes};
 use eventkit::{EventLog, ReadModel};
 use serde_json::{Value, json};

@@ -22,6 +22,22 @@ use super::html::html_page;
 use super::problem::Problem;
 use crate::{EntityId, ServiceInfo};
 
+/// The HTTP API of a service: its routes, and what they work with.
+pub trait HttpApi: Clone + Send + Sync + 'static {
+    /// The routes, with what their `#[utoipa::path]` says of them.
+    fn described() -> Routes<Self>;
+
+    /// The routes, to be served ([`crate::Service::serve`]) or tested (`testing::Routes`).
+    fn routes(self) -> Routes {
+        Self::described().with_state(self)
+    }
+
+    /// What [`document`] makes the service's OpenAPI document from.
+    fn openapi() -> OpenApi {
+        Self::described().into_openapi()
+    }
+}
+
 /// The document of a service with these routes, OpenAPI 3.1.
 pub fn document(info: ServiceInfo, routes: &OpenApi) -> Value {
     let mut document = serde_json::to_value(routes).unwrap_or_default();

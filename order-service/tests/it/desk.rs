@@ -5,6 +5,7 @@ use std::time::Duration;
 use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::{StockEvent, StockRejected, StockShortage};
+use eventkit::http::HttpApi as _;
 use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
 use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
 use order_service::adopter::OrderAdopter;

@@ -1,5 +1,6 @@
 //! The OpenAPI document, as it is committed.
 
+use eventkit::http::HttpApi as _;
 use payment_service::http::Api;
 
 #[test]

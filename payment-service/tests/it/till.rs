@@ -9,6 +9,7 @@ use common::order::{
     CancelReason, CardToken, OrderCancelled, OrderEvent, OrderItem, OrderPlaced, PaymentMethod,
 };
 use common::stock::{StockEvent, StockReserved};
+use eventkit::http::HttpApi as _;
 use eventkit::testing::{NatsServer, Routes, records_anything};
 use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
 use futures::future::BoxFuture;
