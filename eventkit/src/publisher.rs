@@ -6,8 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Request, Subject};
-use bytes::Bytes;
+use async_nats::Request;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::jitter::jittered;
 use crate::log::{Ack, Outgoing, PublishFailure};
-use crate::{Cause, EntityId, Envelope, Event, EventId, EventLog, subject};
+use crate::{Cause, Envelope, Event, EventId, EventLog, Metadata, subject};
 
 /// How many publishes of one publisher wait for their acknowledgement at once.
 const WINDOW: usize = 256;
@@ -65,25 +64,25 @@ impl Publisher {
     /// A time-out or a lost connection is tried again with the same `Nats-Msg-Id`, so that it is stored once (within the
     /// stream's duplicate window), until the log's deadline.
     pub async fn publish<E: Event>(&self, event: &E, cause: &Cause) -> Result<Receipt, PublishError> {
-        let message = self.draft(event, cause)?;
+        let draft = self.draft(event, cause);
         let _permit = self.window.acquire().await.map_err(|_| PublishError::unavailable("closed"))?;
-        let Ack { sequence, duplicate } = publish_retrying(&self.log, || message.outgoing()).await?;
+        let Ack { sequence, duplicate } = publish_retrying(&self.log, || draft.outgoing()).await?;
         self.log.written().note(E::TYPE, sequence);
-        Ok(Receipt { id: message.id, sequence, duplicate })
+        Ok(Receipt { id: draft.meta.id, sequence, duplicate })
     }
 
     /// Hands an event to the client and does not wait: fire and forget, over core NATS. It is lost without a
     /// trace when the connection or the process dies before it is sent, or when the server does not store it. For
     /// what may be lost only.
     pub async fn publish_async<E: Event>(&self, event: &E, cause: &Cause) -> Result<EventId, PublishError> {
-        let message = self.draft(event, cause)?;
-        let Outgoing { subject, headers, payload } = message.outgoing();
+        let draft = self.draft(event, cause);
+        let Outgoing { subject, headers, payload } = draft.outgoing()?;
         let sent = self.log.client().publish_with_headers(subject, headers, payload);
         tokio::time::timeout(self.log.deadline(), sent)
             .await
             .map_err(|_| PublishError::unavailable("the client's queue is full"))?
             .map_err(PublishError::unavailable)?;
-        Ok(message.id)
+        Ok(draft.meta.id)
     }
 
     /// Asks whoever answers on `subject` and waits for the answer, at most `wait`. Nothing is stored; the subject must
@@ -107,51 +106,47 @@ impl Publisher {
         serde_json::from_slice(&answer.payload).map_err(RequestError::Decode)
     }
 
-    fn draft<'a, E: Event>(&self, event: &'a E, cause: &'a Cause) -> Result<Draft<'a>, PublishError> {
+    fn draft<'a, E: Event>(&self, event: &'a E, cause: &'a Cause) -> Draft<'a, E> {
         let id = cause.event_id(E::TYPE, event.entity_id(), 0);
-        let meta = cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id.clone());
-        let payload = Envelope::encode(&meta, event)?.into();
-        let entity = event.entity_id();
-        let subject = subject::event(E::TYPE, entity, 0).into();
-        Ok(Draft { id, entity, cause, subject, payload })
+        Draft { event, cause, meta: cause.metadata(self.log.source(), (E::TYPE, E::VERSION), id) }
     }
 }
 
-/// What messages are made of, one for each attempt.
-struct Draft<'a> {
-    id: EventId,
-    entity: &'a EntityId,
+/// What messages are made of, the same one for each attempt.
+struct Draft<'a, E> {
+    event: &'a E,
     cause: &'a Cause,
-    subject: Subject,
-    payload: Bytes,
+    meta: Metadata,
 }
 
-impl Draft<'_> {
-    fn outgoing(&self) -> Outgoing {
-        let message_id = self.cause.message_id(self.entity, &self.id);
-        Outgoing::event(self.subject.clone(), &message_id, self.cause, self.payload.clone())
+impl<E: Event> Draft<'_, E> {
+    fn outgoing(&self) -> Result<Outgoing, PublishError> {
+        let entity = self.event.entity_id();
+        let message_id = self.cause.message_id(entity, &self.meta.id);
+        let payload = Envelope::encode(&self.meta, self.event)?;
+        Ok(Outgoing::event(subject::event(E::TYPE, entity, 0), &message_id, self.cause, payload))
     }
 }
 
 /// Publishes until it is acknowledged, refused, or the log's deadline has passed; always the same `message`.
 pub(crate) async fn publish_retrying(
     log: &EventLog,
-    message: impl Fn() -> Outgoing,
+    message: impl Fn() -> Result<Outgoing, PublishError>,
 ) -> Result<Ack, PublishError> {
-    let deadline = Instant::now() + log.deadline();
-    let mut pause = FIRST_PAUSE;
+    let started = Instant::now();
+    let (mut left, mut pause) = (log.deadline(), FIRST_PAUSE);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let failure = match log.publish_once(message(), left).await {
+        let failure = match log.publish_once(message()?, left).await {
             Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => failure,
             answered => return answered.map_err(PublishError::from),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        left = log.deadline().saturating_sub(started.elapsed());
         if left.is_zero() {
             return Err(PublishError::unavailable(format!("not acknowledged within {:?}", log.deadline())));
         }
         tracing::debug!(error = %failure, ?pause, "publish again");
         tokio::time::sleep(jittered(pause).min(left)).await;
+        left = log.deadline().saturating_sub(started.elapsed());
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

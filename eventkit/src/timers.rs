@@ -66,7 +66,7 @@ impl Timers {
         }
         let payload = Envelope::encode(&meta, event)?.into();
         let message = Outgoing { subject: self.subject::<E>(event.entity_id()).into(), headers, payload };
-        publish_retrying(&self.log, || message.clone()).await.map(|_| ())
+        publish_retrying(&self.log, || Ok(message.clone())).await.map(|_| ())
     }
 
     /// Takes back the timer of that type for that entity. Nothing happens if there is none, or if it is due already.
