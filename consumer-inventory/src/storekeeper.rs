@@ -8,14 +8,17 @@ use eventkit::{
     StoreError,
 };
 
-use crate::stock::{Stock, StockCommand, StockRejection};
+use crate::stock::{SETTLED_REMEMBERED, Stock, StockCommand, StockRejection};
 
 /// The warehouse that orders are served from. It is in the subject of every stock event: another name is another, empty
 /// warehouse.
 pub const WAREHOUSE: &str = "main";
 
-/// From when on an event is late. The warehouse remembers the latest 10,000 settled orders, and the server an event's id for
-/// two minutes.
+/// An order is forgotten after so many others were settled, each by an event of its own: not before the warehouse's log is
+/// so much longer.
+const FORGOTTEN_AFTER: u64 = SETTLED_REMEMBERED as u64;
+
+/// From when on an order that was placed is late: the server knows the id of an event for two minutes.
 const LATE: TimeDelta = TimeDelta::minutes(2);
 
 /// Gives the warehouse its commands: those of orders, as a handler, and receipts of goods.
@@ -93,8 +96,10 @@ impl Handler<OrderShipped> for Storekeeper {
         let (warehouse, order_id) = (self.warehouse.clone(), order.order_id.clone());
         let command = StockCommand::Ship { warehouse, order_id };
         match self.stock.execute(&self.warehouse, &command, &order.cause()).await {
-            // It was shipped long ago, and is forgotten.
-            Err(ExecuteError::Rejected(StockRejection::NothingHeld { .. })) if Self::is_late(&order) => {
+            // It was shipped long ago: so much has happened since that its order may be forgotten.
+            Err(ExecuteError::Rejected(StockRejection::NothingHeld { .. }))
+                if self.stock.load(&self.warehouse).await?.sequence >= order.sequence + FORGOTTEN_AFTER =>
+            {
                 Ok(())
             }
             executed => executed.reject_refusal().map(drop),

@@ -91,8 +91,9 @@ struct Routed {
 pub enum OrderingKey {
     /// Events of one entity are handled in stream order.
     Entity,
-    /// Events that one outside request led to are handled in stream order. For a consumer of an entity that all requests
-    /// share, such as a warehouse.
+    /// Events that one outside request led to are handled in stream order; those that another producer published and that
+    /// are adopted, apart from what is recorded of them. For a consumer of an entity that all requests share, such as a
+    /// warehouse.
     Correlation,
 }
 

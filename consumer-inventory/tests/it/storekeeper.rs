@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::order::{CancelReason, OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::{StockEvent, StockReceived};
-use consumer_inventory::stock::{Reservation, Stock};
+use consumer_inventory::stock::{Reservation, SETTLED_REMEMBERED, Stock};
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::testing::{NatsServer, eventually};
 use eventkit::{Cause, Event, EventId, EventLog, Handler, HandlerError, Metadata, Recorded};
@@ -107,6 +107,15 @@ async fn what_comes_when_its_order_is_long_forgotten_moves_no_stock() {
         happens(&log, end).await;
         keeper.handle(late(recorded(order(order_id, &[("p-1", 2)])))).await.unwrap();
     }
+    // Nothing says yet that it was shipped before, however old it is.
+    let refused = keeper.handle(late(shipped("o-2"))).await;
+    assert!(matches!(refused, Err(HandlerError::Reject(_))), "{refused:?}");
+    // So much that it may be forgotten.
+    for _ in 0..SETTLED_REMEMBERED {
+        log.client().publish("stock.counted.elsewhere.0", "".into()).await.unwrap();
+    }
+    log.client().flush().await.unwrap();
+    receive(&keeper, "p-2", 1).await;
     keeper.handle(late(shipped("o-2"))).await.unwrap();
     keeper.handle(late(cancelled("o-1"))).await.unwrap();
     let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;

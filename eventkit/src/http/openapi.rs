@@ -120,7 +120,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     let mut streams = false;
     for (status, answer) in answers.iter_mut() {
         if status.starts_with(['4', '5']) {
-            assert_problem(answer);
+            is_problem(answer);
         } else if let Some(schema) = answer.pointer_mut("/content/application~1json/schema") {
             let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
             if let Some(body) = name.strip_prefix(VERSIONED) {
@@ -171,7 +171,7 @@ fn list<'a>(parent: &'a mut Value, name: &str) -> Option<&'a mut Vec<Value>> {
     parent.get_mut(name)?.as_array_mut()
 }
 
-fn assert_problem(answer: &mut Value) {
+fn is_problem(answer: &mut Value) {
     answer["content"] =
         json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
 }

@@ -179,7 +179,7 @@ impl<P: Projection> ReadModel<P> {
             assert!(is_name(P::NAME), "a projection's NAME is 1 to 64 of a-z 0-9 _");
             assert!(
                 P::VERSION >= 1 && P::SAME_TABLES_SINCE <= P::VERSION,
-                "SAME_TABLES_SINCE is not after VERSION"
+                "VERSION is 1 or more, and SAME_TABLES_SINCE not after it"
             );
         }
         let served = Arc::new(Served {
