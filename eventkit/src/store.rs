@@ -2,6 +2,7 @@
 //!
 //! Stored is published: there is no second write. See docs/decisions for why the version is in the subject.
 
+mod append;
 mod history;
 mod hot;
 mod snapshot;
@@ -11,14 +12,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::header::HeaderMap;
 use lru::LruCache;
 use tokio::time::Instant;
 
 use self::history::History;
 use self::hot::Hot;
 use self::snapshot::Snapshots;
-use crate::log::{Ack, Outgoing, PublishFailure, StoreError, Stored};
+use crate::log::{Ack, PublishFailure, StoreError, Stored};
 use crate::subject::are_of;
 use crate::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet, Recorded, subject};
 
@@ -347,69 +347,6 @@ impl<A: Aggregate> EventStore<A> {
     fn slot(&self, id: &EntityId) -> Slot<A> {
         let mut hot = self.hot.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(hot.get_or_insert(id.clone(), Slot::default))
-    }
-
-    /// Appends the events of one decision after `version`: one message, or one atomic batch. The first one's id is known.
-    async fn append(
-        &self,
-        id: &EntityId,
-        version: u64,
-        events: &[A::Event],
-        cause: &Cause,
-        first_id: &EventId,
-    ) -> Result<(Vec<EventId>, Ack), PublishFailure> {
-        let mut ids = Vec::with_capacity(events.len());
-        let mut messages = Vec::with_capacity(events.len());
-        for (index, event) in events.iter().enumerate() {
-            let event_id = match index {
-                0 => first_id.clone(),
-                _ => cause.event_id(A::ENTITY, id, index),
-            };
-            let (event_type, _) = event.kind();
-            if event.entity_id() != id {
-                let of = event.entity_id();
-                return Err(PublishFailure::Misplaced(format!("a {event_type} of {of}, decided on {id}")));
-            }
-            let version = version + index as u64 + 1;
-            let body = event
-                .encode(&cause.metadata(self.log.source(), event.kind(), event_id.clone()))
-                .map_err(|error| PublishFailure::Refused(error.to_string()))?;
-            let subject = subject::event(event_type, id, version);
-            messages.push(
-                Outgoing::event(subject, &cause.message_id(id, &event_id), cause, body)
-                    .only_if_empty(&subject::of_version(A::ENTITY, id, version)),
-            );
-            ids.push(event_id);
-        }
-        let ack = match (messages.pop(), messages) {
-            (Some(message), others) if others.is_empty() => {
-                self.log.publish_once(message, Duration::MAX).await?
-            }
-            (Some(last), others) => self.publish_batch(others, last).await?,
-            (None, _) => return Err(PublishFailure::Refused("an empty batch".to_owned())),
-        };
-        Ok((ids, ack))
-    }
-
-    /// Stores all messages or none (ADR-50, atomic batch publish).
-    async fn publish_batch(&self, others: Vec<Outgoing>, last: Outgoing) -> Result<Ack, PublishFailure> {
-        let batch = EventId::generate();
-        let with_place = |mut headers: HeaderMap, place: usize| {
-            headers.insert("Nats-Batch-Id", batch.as_str());
-            headers.insert("Nats-Batch-Sequence", place.to_string());
-            headers
-        };
-        let messages = others.len() + 1;
-        for (index, Outgoing { subject, headers, payload }) in others.into_iter().enumerate() {
-            self.log
-                .client()
-                .publish_with_headers(subject, with_place(headers, index + 1), payload)
-                .await
-                .map_err(|error| PublishFailure::Unavailable(error.to_string()))?;
-        }
-        let mut headers = with_place(last.headers, messages);
-        headers.insert("Nats-Batch-Commit", "1");
-        self.log.publish_once(Outgoing { headers, ..last }, Duration::MAX).await
     }
 
     /// The answer to a command that was carried out before, if one of the entity's events is its first.
