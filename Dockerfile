@@ -19,13 +19,13 @@ WORKDIR /shop
 # Whole-program optimisation takes minutes for each binary and gives these little; symbols stay, for backtraces.
 ENV CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY --from=manifests /shop .
-RUN cargo build --release --locked --workspace --exclude xtask --exclude bench --exclude e2e \
+RUN cargo build --release --locked --workspace --exclude xtask --exclude harness --exclude bench --exclude e2e \
     && rm -rf */src
 
 # The shop's own crates. `touch`, because cargo goes by time and these files are older than the empty crates just built.
 COPY . .
 RUN find . -name '*.rs' -not -path './target/*' -not -path './vendor/*' -exec touch {} + \
-    && cargo build --release --locked --workspace --exclude xtask --exclude bench --exclude e2e --bins \
+    && cargo build --release --locked --workspace --exclude xtask --exclude harness --exclude bench --exclude e2e --bins \
     && mkdir -p /out/data \
     && find target/release -maxdepth 1 -type f -executable -exec cp {} /out/ \;
 

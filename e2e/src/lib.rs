@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use eventkit::testing::NatsCluster;
+use harness::demo::{Ledger, Position, Progress, Shop, Traffic, audit};
+use harness::{Options, PortLease, Ports, System, Workspace, pip};
 use tempfile::TempDir;
-use xtask::demo::{Ledger, Position, Progress, Shop, Traffic, audit};
-use xtask::{Options, PortLease, Ports, System, Workspace, pip};
 
 /// What a killed process was busy with is delivered again after half a minute, and may be held up so more than once.
 const PATIENCE: Duration = Duration::from_secs(150);

@@ -1,60 +1,50 @@
-//! `cargo xtask test` and `cargo xtask check`: what a change must pass; and `cargo xtask bench`.
+//! `cargo xtask test` and `cargo xtask check`: what a change must pass.
 
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::workspace::{cargo, run};
-use crate::{Workspace, nats_server};
+use crate::{cargo, programs, run};
 
-/// Runs every test: unit, integration, end to end, and the examples in the documentation. `only` goes to the test runner:
-/// names of tests to run.
-pub fn test(workspace: &Workspace, only: &[String]) -> Result<()> {
-    let nats_server = nats_server::find_or_fetch(workspace)?;
-    let run = |arguments: &[&str], only: &[String]| {
-        run(cargo().args(arguments).args(only).env("NATS_SERVER", &nats_server).current_dir(&workspace.root))
-    };
+/// Runs every test: unit, integration, end to end, and the examples in the documentation. All of them run, also after one
+/// has failed. `only` goes to the test runner: names of tests to run.
+pub fn test(only: &[String]) -> Result<()> {
     // The end-to-end tests start the services' binaries, which a test run alone does not build.
-    run(&["build", "--workspace", "--all-features", "--bins", "--tests"], &[])?;
+    run(cargo().args(["build", "--workspace", "--all-features", "--bins", "--tests"]))?;
+    let nats_server = programs::nats_server()?;
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = cargo();
+        cargo.args(arguments).args(only).env("NATS_SERVER", &nats_server);
+        cargo
+    };
     if has_subcommand("nextest") {
-        run(&["nextest", "run", "--workspace", "--all-features", "--no-tests=pass"], only)?;
-        run(&["test", "--workspace", "--all-features", "--doc", "--quiet", "--"], only)
+        let nextest =
+            ["nextest", "run", "--workspace", "--all-features", "--no-tests=pass", "--no-fail-fast"];
+        let tests = run(&mut cargo(&nextest));
+        let examples = run(&mut cargo(&["test", "--workspace", "--all-features", "--doc", "--quiet", "--"]));
+        tests.and(examples)
     } else {
-        run(&["test", "--workspace", "--all-features", "--"], only)
+        run(&mut cargo(&["test", "--workspace", "--all-features", "--no-fail-fast", "--"]))
     }
 }
 
-/// Runs the benchmark, on release builds; `arguments` go to it.
-pub fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    let nats_server = nats_server::find_or_fetch(workspace)?;
-    run(cargo()
-        .args(["build", "--release", "--package", "bench", "--package", "consumer-email"])
-        .current_dir(&workspace.root))?;
-    run(cargo()
-        .args(["run", "--quiet", "--release", "--package", "bench", "--"])
-        .args(arguments)
-        .env("NATS_SERVER", &nats_server)
-        .current_dir(&workspace.root))
-}
-
 /// Runs everything that CI runs: formatting, lints, documentation, dependencies, tests.
-pub fn check(workspace: &Workspace) -> Result<()> {
+pub fn check() -> Result<()> {
     step("formatting");
-    run(cargo().args(["fmt", "--all", "--check"]).current_dir(&workspace.root))?;
+    run(cargo().args(["fmt", "--all", "--check"]))?;
     step("lints");
-    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
-    run(cargo().args(clippy).current_dir(&workspace.root))?;
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
     step("documentation");
     let doc = ["doc", "--workspace", "--all-features", "--no-deps", "--document-private-items"];
-    run(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings").current_dir(&workspace.root))?;
+    run(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     if has_subcommand("deny") {
         step("dependencies");
-        run(cargo().args(["deny", "--log-level", "error", "check"]).current_dir(&workspace.root))?;
+        run(cargo().args(["deny", "--log-level", "error", "check"]))?;
     } else {
         println!("cargo-deny is not installed: licences and advisories are not checked");
     }
     step("tests");
-    test(workspace, &[])
+    test(&[])
 }
 
 fn step(what: &str) {

@@ -1,21 +1,10 @@
-//! The development commands, as a library: `main.rs` is their command line, and the `e2e` tests start the system with
-//! the same [`System`] as `cargo xtask up`.
+//! The development commands, without what takes long to compile: running cargo, and what a change must pass.
 //!
-//! In reading order: what the workspace holds, which nats-server runs, one process, all of them, the commands.
+//! `main.rs` is the command line. Starting, driving and auditing the shop is in the crate `harness`.
 
 #![expect(clippy::print_stdout, reason = "a command talks to the person who gave it")]
 
-mod workspace;
-pub use workspace::{ServiceSpec, Workspace};
-pub mod nats_server;
-pub mod pip;
-mod process;
-pub use process::{Output, Process};
-mod ports;
-pub use ports::{PortLease, Ports};
-mod system;
-pub use system::{Ended, Options, System};
+mod cargo;
+pub use cargo::{cargo, forget_this_crate, run};
 pub mod check;
-pub mod demo;
-pub mod new_consumer;
-pub mod up;
+pub mod programs;

@@ -1,12 +1,13 @@
 //! The development commands' command line: `cargo xtask --help`.
+//!
+//! It compiles in seconds: what needs more than a command line is in `harness` and `bench`, whose programs it builds and
+//! becomes.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use xtask::demo::{self, Demo};
-use xtask::new_consumer::{self, NewConsumer};
-use xtask::up::Up;
-use xtask::{Workspace, check, up};
+use clap::{Args, Parser, Subcommand};
+use xtask::{check, programs};
 
 /// Development commands of the shop
 #[derive(Debug, Parser)]
@@ -19,9 +20,9 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start everything, show what runs where, and stay until Ctrl-C
-    Up(Up),
+    Up(Passed),
     /// Start everything, drive orders through every path, audit what became of them, and stop
-    Demo(Demo),
+    Demo(Passed),
     /// Run every test
     Test {
         /// Only tests whose names contain one of these
@@ -29,36 +30,36 @@ enum Command {
     },
     /// Run everything that CI runs: formatting, lints, documentation, dependencies, tests
     Check,
-    /// Compare the kit's speed with async-nats doing the same work by hand: `cargo xtask bench --help`
-    Bench {
-        /// What to run and how
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    /// Compare the kit's speed with async-nats doing the same work by hand
+    Bench(Passed),
     /// Write a consumer crate and add it to the workspace, to `up` and to docker-compose.yml
-    NewConsumer(NewConsumer),
+    NewConsumer(Passed),
 }
 
-#[tokio::main]
+/// Arguments for another program, `--help` included.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+struct Passed {
+    /// What to do and how; `--help` lists it
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
 #[expect(clippy::print_stderr, reason = "what went wrong, for the person who gave the command")]
-async fn main() -> ExitCode {
-    match run(CommandLine::parse().command).await {
+fn main() -> ExitCode {
+    let done = match CommandLine::parse().command {
+        Command::Up(passed) => programs::harness("up", &passed.arguments),
+        Command::Demo(passed) => programs::harness("demo", &passed.arguments),
+        Command::NewConsumer(passed) => programs::harness("new-consumer", &passed.arguments),
+        Command::Bench(passed) => programs::bench(&passed.arguments),
+        Command::Test { only } => check::test(&only),
+        Command::Check => check::check(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}"); // without the backtrace: it says nothing about what to do
             ExitCode::FAILURE
         }
-    }
-}
-
-async fn run(command: Command) -> anyhow::Result<()> {
-    let workspace = Workspace::find()?;
-    match command {
-        Command::Up(place) => up::up(&workspace, place).await,
-        Command::Demo(wanted) => demo::demo(&workspace, wanted).await,
-        Command::Test { only } => check::test(&workspace, &only),
-        Command::Check => check::check(&workspace),
-        Command::Bench { arguments } => check::bench(&workspace, &arguments),
-        Command::NewConsumer(wanted) => new_consumer::new_consumer(&workspace, &wanted).map(drop),
     }
 }

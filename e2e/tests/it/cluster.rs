@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::RunningShop;
 use eventkit::subject::EVENTS;
 use eventkit::testing::NatsCluster;
-use xtask::demo::{Progress, Traffic};
+use harness::demo::{Progress, Traffic};
 
 const ORDERS: usize = 120;
 const AT_ONCE: usize = 12;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::RunningShop;
-use xtask::demo::{Progress, Traffic};
+use harness::demo::{Progress, Traffic};
 
 const ORDERS: usize = 80;
 /// Enough that there is traffic left while some of it waits for a service that is away.

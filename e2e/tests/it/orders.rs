@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use e2e::RunningShop;
 use futures::StreamExt;
+use harness::demo::{Progress, Traffic};
 use reqwest::Method;
 use serde_json::json;
-use xtask::demo::{Progress, Traffic};
 
 #[tokio::test]
 async fn orders_on_every_path_add_up() {

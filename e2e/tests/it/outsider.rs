@@ -1,9 +1,9 @@
 //! A producer and observer that nobody here wrote: nats-py and the CloudEvents SDK (`python/outsider.py`).
 
 use e2e::{RunningShop, python_file, python_packages};
+use harness::demo::Traffic;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use xtask::demo::Traffic;
 
 #[tokio::test]
 async fn a_stranger_with_another_client_is_served() {

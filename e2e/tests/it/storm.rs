@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::RunningShop;
 use fastrand::Rng;
-use xtask::demo::{Progress, Traffic};
+use harness::demo::{Progress, Traffic};
 
 const ORDERS: usize = 2_000;
 const AT_ONCE: usize = 24;

@@ -8,8 +8,8 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use eventkit::EventSpec;
+use xtask::{cargo, run};
 
-use crate::workspace::{cargo, run};
 use crate::{Ports, Workspace};
 
 /// What the new consumer is.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use eventkit::testing::eventually;
-use xtask::{Options, PortLease, Ports, System, Workspace};
+use harness::{Options, PortLease, Ports, System, Workspace};
 
 /// Nobody's name: the test passes also where consumers have been added.
 const NAME: &str = "consumer-trial-run";
@@ -18,7 +18,7 @@ async fn a_new_consumer_is_one_command() {
     let original = Workspace::find().unwrap();
     let copy = Copy::of(&original);
     let command = ["new-consumer", "trial-run", "--on", "order.placed,payment.processed"];
-    run(&copy.workspace(), env!("CARGO_BIN_EXE_xtask"), &command);
+    run(&copy.workspace(), env!("CARGO_BIN_EXE_harness"), &command);
 
     let mut workspace = copy.workspace();
     let last_port = original.services.iter().map(|service| service.port).max().unwrap();

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use xtask::{cargo, run};
 
 /// The workspace as cargo sees it.
 #[derive(Debug, Clone)]
@@ -93,40 +94,15 @@ impl Workspace {
         self.target.join("debug").join(service)
     }
 
-    /// Builds every service's binary.
+    /// Builds every service's binary, with the features that tests are built with: nothing is compiled twice.
     pub fn build_services(&self) -> Result<()> {
         let mut command = cargo();
-        command.arg("build").current_dir(&self.root);
+        command.args(["build", "--workspace", "--all-features"]).current_dir(&self.root);
         for service in &self.services {
-            command.args(["--package", &service.name, "--bin", &service.name]);
+            command.args(["--bin", &service.name]);
         }
         run(&mut command)
     }
-}
-
-/// The cargo that started this command, without what it told us about this crate: build scripts that look at those
-/// variables (ring's does) would run, and compile, again after every switch between `cargo` and `cargo xtask`.
-pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let about_this_crate = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
-    for (name, _) in std::env::vars_os() {
-        if about_this_crate.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-            cargo.env_remove(name);
-        }
-    }
-    cargo
-}
-
-/// Runs a command to its end, its output on this terminal.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = || {
-        let words = std::iter::once(command.get_program()).chain(command.get_args());
-        words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
-    };
-    let line = line();
-    let status = command.status().with_context(|| format!("running `{line}`"))?;
-    ensure!(status.success(), "`{line}` failed: {status}");
-    Ok(())
 }
 
 #[cfg(test)]
