@@ -185,5 +185,8 @@ pub mod testing;
 mod failure;
 mod jitter;
 
+/// The client whose types stand in this API: async-nats 0.51.0, patched to read any stored header.
+pub use async_nats;
+
 #[doc(hidden)] // for the macros
 pub use serde_json;
