@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::{Client, Request, Statistics};
+use async_nats::client::{RequestError, RequestErrorKind};
+use async_nats::{Client, Message, Request, Statistics};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -133,21 +134,29 @@ impl EventLog {
 
     /// The last message on a subject, by one direct get (ADR-31).
     pub(crate) async fn get_last(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
-        self.get_last_of_stream(EVENTS, subject).await
+        self.direct_get(format!("$JS.API.DIRECT.GET.{EVENTS}.{subject}"), Bytes::new()).await
     }
 
-    /// The same of another stream.
-    pub(crate) async fn get_last_of_stream(
-        &self,
-        stream: &str,
-        subject: &str,
-    ) -> Result<Option<Stored>, StoreError> {
-        self.direct_get(format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new()).await
+    /// The same of a stream of notes, which may be deleted: where there is no stream, there is no note.
+    pub(crate) async fn get_note(&self, stream: &str, subject: &str) -> Result<Option<Stored>, StoreError> {
+        let request = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+        match self.ask(request, Bytes::new()).await {
+            Ok(answer) => Self::read_direct_get(answer),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(None),
+            Err(error) => Err(StoreError::unavailable(error)),
+        }
     }
 
     async fn direct_get(&self, request: String, query: Bytes) -> Result<Option<Stored>, StoreError> {
+        Self::read_direct_get(self.ask(request, query).await.map_err(StoreError::unavailable)?)
+    }
+
+    async fn ask(&self, request: String, query: Bytes) -> Result<Message, RequestError> {
         let query = Request::new().payload(query).timeout(Some(ANSWER_WITHIN));
-        let answer = self.client().send_request(request, query).await.map_err(StoreError::unavailable)?;
+        self.client().send_request(request, query).await
+    }
+
+    fn read_direct_get(answer: Message) -> Result<Option<Stored>, StoreError> {
         match answer.status.map_or(200, |status| status.as_u16()) {
             200 => Stored::of_direct_get(answer).map(Some),
             404 => Ok(None),

@@ -6,6 +6,7 @@
 
 mod config;
 mod connect;
+mod loads;
 mod query;
 mod server;
 mod tasks;
@@ -20,6 +21,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use async_nats::Client;
 use clap::Args;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -34,7 +37,7 @@ use crate::health::Health;
 use crate::http::Routes;
 use crate::projection::{self, Projection, ReadModel};
 use crate::subject::is_event_type;
-use crate::{Catalog, Consumer, EventLog, provision};
+use crate::{Aggregate, Catalog, Consumer, EntityId, EventLog, EventStore, provision};
 
 pub use self::config::{NoSettings, Secret};
 
@@ -81,6 +84,8 @@ pub struct Service {
     stop: CancellationToken,
     /// Cancelled by the connection when it is closed for good.
     closed: CancellationToken,
+    /// What consumers wait for.
+    loads: Vec<BoxFuture<'static, ()>>,
     /// Started by [`Service::run`], when everything is wired.
     consumers: Vec<Consumer>,
     /// What finishes its work when told to stop: consumers, the HTTP server, queries.
@@ -132,7 +137,7 @@ impl Service {
             signal = next(&mut signals) => bail!("{signal} before the start was complete"),
         };
         let log = EventLog::new(client, format!("/{}", info.name));
-        let (routes, queries, consumers) = (Routes::new(), Vec::new(), Vec::new());
+        let (routes, queries, loads, consumers) = (Routes::new(), Vec::new(), Vec::new(), Vec::new());
         let background = Tasks::default();
         Ok(Self {
             info,
@@ -145,6 +150,7 @@ impl Service {
             queries,
             stop,
             closed,
+            loads,
             consumers,
             working,
             background,
@@ -190,6 +196,14 @@ impl Service {
         let caught_up = model.clone();
         self.http.wait_for(async move { caught_up.caught_up().await });
         Ok(model)
+    }
+
+    /// Loads an aggregate before the consumers start, for one that every event goes through and that may take longer to load
+    /// than a handler may take. Until then the service is not ready, and says how far it has come; a command over HTTP waits
+    /// as long as it may.
+    pub fn load_first<A: Aggregate>(&mut self, store: &EventStore<A>, id: &EntityId) {
+        let check = self.health.check(format!("{} {id}", A::ENTITY));
+        self.loads.push(loads::load(store.clone(), id.clone(), check).boxed());
     }
 
     /// Runs a consumer as part of the service: it starts with [`Service::run`], is ready when it pulls, and when the
@@ -246,9 +260,21 @@ impl Service {
             let (client, stop) = (self.client().clone(), self.stop.clone());
             self.working.spawn("queries", query::serve(client, self.info, queries, open, stop));
         }
+        let loaded = join_all(std::mem::take(&mut self.loads)).map(drop).shared();
+        let load = loaded.clone();
+        self.background.spawn("loads", async move {
+            load.await;
+            std::future::pending().await
+        });
         for consumer in std::mem::take(&mut self.consumers) {
             let name = format!("consumer {}", consumer.name());
-            self.working.spawn(name, consumer.run(self.client().clone(), self.stop.clone()));
+            let (client, stop, loaded) = (self.client().clone(), self.stop.clone(), loaded.clone());
+            self.working.spawn(name, async move {
+                tokio::select! {
+                    () = stop.cancelled() => Ok(()),
+                    () = loaded => consumer.run(client, stop.clone()).await,
+                }
+            });
         }
         info!(service.name = self.info.name, "running");
         let ended = tokio::select! {

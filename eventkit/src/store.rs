@@ -5,18 +5,20 @@
 mod append;
 mod history;
 mod hot;
+mod load;
 mod snapshot;
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lru::LruCache;
 use tokio::time::Instant;
 
-use self::history::History;
+use self::history::{Decision, History};
 use self::hot::Hot;
+use self::load::Slot;
 use self::snapshot::Snapshots;
 use crate::log::{Ack, PublishFailure, StoreError, Stored};
 use crate::subject::are_of;
@@ -35,9 +37,6 @@ pub struct EventStore<A: Aggregate> {
     hot: Arc<Mutex<LruCache<EntityId, Slot<A>>>>,
     snapshots: Snapshots,
 }
-
-/// One entity in memory. Whoever holds the lock gives it a command; it is empty until it is loaded.
-type Slot<A> = Arc<tokio::sync::Mutex<Option<Hot<A>>>>;
 
 impl<A: Aggregate> Clone for EventStore<A> {
     fn clone(&self) -> Self {
@@ -78,11 +77,29 @@ pub struct Executed<A: Aggregate> {
     pub repeated: bool,
 }
 
+/// What a command's answer carries.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    /// The state after it.
+    WithState,
+    /// Nothing that anybody looks at: in place of the state there is the default.
+    Done,
+}
+
 /// A command, the id of the first event that it leads to, and what it leads to in the state of now.
 struct Asked<'a, A: Aggregate> {
     command: &'a A::Command,
     first_id: &'a EventId,
     decided_now: &'a [A::Event],
+}
+
+/// A decision that was carried out before for the same cause.
+struct Before<E> {
+    events: Vec<E>,
+    /// The version of its last event.
+    last: u64,
+    /// Where the log holds that one.
+    sequence: u64,
 }
 
 /// How often a command was tried, and what was learnt.
@@ -119,7 +136,9 @@ impl<A: Aggregate> EventStore<A> {
     /// The state as the log has it now; on a cluster, as the replica that answers has it, which may be a moment old. A
     /// command's answer never rests on that. An entity that never existed is `A::default()` at version 0.
     pub async fn load(&self, id: &EntityId) -> Result<Loaded<A>, StoreError> {
-        self.fold(id, 0).await.map(|hot| hot.loaded)
+        let mut hot = Hot::default();
+        self.load_into(id, &mut hot, 0, None).await?;
+        Ok(hot.loaded)
     }
 
     /// The same of an entity that must exist.
@@ -132,16 +151,6 @@ impl<A: Aggregate> EventStore<A> {
     /// The state as it was at `version`; as it is now if the entity has not come so far.
     pub async fn load_at(&self, id: &EntityId, version: u64) -> Result<Loaded<A>, StoreError> {
         self.fold_to(self.history_of(id), version).await
-    }
-
-    async fn fold_to(&self, history: History<'_>, version: u64) -> Result<Loaded<A>, StoreError> {
-        if let Some(hot) = snapshot::at_most(&self.log, history.id, version).await
-            && let Some(hot) = catch_up(history, hot, version).await?
-        {
-            return Ok(hot.loaded);
-        }
-        let read = history.versions(1, version).await?;
-        Ok(Hot::default().with_all(read)?.loaded)
     }
 
     /// Everything that happened to an entity, in order.
@@ -180,7 +189,18 @@ impl<A: Aggregate> EventStore<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        self.run(id, None, command, cause).await.inspect(|executed| self.note_written(executed))
+        self.run(id, None, command, cause, Answer::WithState).await
+    }
+
+    /// Carries out a command whose answer nobody needs, as a reaction to an event does: the same as
+    /// [`EventStore::execute`], without the cost of a copy of the state, or of adding up what it was after the first run.
+    pub async fn react(
+        &self,
+        id: &EntityId,
+        command: &A::Command,
+        cause: &Cause,
+    ) -> Result<(), ExecuteError<A::Rejection>> {
+        self.run(id, None, command, cause, Answer::Done).await.map(drop)
     }
 
     /// The same, only if the entity is at `version` (0: only if it does not exist). [`None`], as where a request has no
@@ -192,7 +212,7 @@ impl<A: Aggregate> EventStore<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        self.run(id, version.into(), command, cause).await.inspect(|executed| self.note_written(executed))
+        self.run(id, version.into(), command, cause, Answer::WithState).await
     }
 
     /// Reads of this process include what it has written: see [`crate::ReadModel::at`].
@@ -209,60 +229,55 @@ impl<A: Aggregate> EventStore<A> {
         expected: Option<u64>,
         command: &A::Command,
         cause: &Cause,
+        answer: Answer,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        let slot = self.slot(id);
-        let mut slot = slot.lock().await;
-        let first_id = cause.event_id(A::ENTITY, id, 0);
         let mut tries = Tries::until(Instant::now() + self.log.deadline());
+        let mut slot = self.lock(id, tries.deadline).await?;
+        let first_id = cause.event_id(A::ENTITY, id, 0);
         loop {
-            // Taken out of its slot: unless the append is certain, the next command loads it again.
-            let hot = match self.still_stands(id, slot.take()).await? {
-                Some(hot) => hot,
-                None => self.fold(id, tries.known).await?,
-            };
-            tries.known = tries.known.max(hot.loaded.version);
+            slot = self.bring_up(slot, id, &tries).await?;
+            let hot = &mut *slot;
+            let version = hot.loaded.version;
+            tries.known = tries.known.max(version);
             let history = self.history_of(id).holding(tries.known);
             let decision = hot.loaded.state.decide(command);
             let asked =
                 Asked { command, first_id: &first_id, decided_now: decision.as_deref().unwrap_or(&[]) };
-            if let Some(first) = self.answer_again(history, &hot, cause, &asked).await? {
-                *slot = Some(hot);
-                return Ok(first);
+            if let Some(before) = self.answer_again(history, hot, cause, &asked).await? {
+                // Others go on meanwhile.
+                drop(slot);
+                return self.first_answer(history, before, answer).await.inspect(|e| self.note_written(e));
             }
-            let mismatch = expected.filter(|expected| *expected != hot.loaded.version);
+            let mismatch = expected.filter(|expected| *expected != version);
             let appends = mismatch.is_none() && decision.as_ref().is_ok_and(|events| !events.is_empty());
             // An append is checked by the server. Any other answer must rest on all that the log holds: what is in memory,
             // and what another replica than the leader told, may be old.
-            if !appends && self.is_past(id, hot.loaded.version).await? {
+            if !appends && self.is_past(id, version).await? {
                 tries.known += 1;
+                hot.behind = true;
                 continue;
             }
             if let Some(expected) = mismatch {
-                let actual = hot.loaded.version;
-                *slot = Some(hot);
-                return Err(ExecuteError::VersionMismatch { expected, actual });
+                return Err(ExecuteError::VersionMismatch { expected, actual: version });
             }
-            let events = match decision {
-                Ok(events) => events,
-                Err(rejection) => {
-                    *slot = Some(hot);
-                    return Err(ExecuteError::Rejected(rejection));
-                }
-            };
+            let events = decision.map_err(ExecuteError::Rejected)?;
             if events.is_empty() {
-                return Ok(slot.insert(hot).executed(events));
+                return Ok(hot.executed(events, answer));
             }
-            let version = hot.loaded.version;
             hot.check_room(id, events.len() as u64)?;
+            // Until the append is certain: whatever ends this command, the next one reads on from here.
+            hot.behind = true;
             match self.append(id, version, &events, cause, &first_id).await {
                 Ok((ids, Ack { sequence, duplicate: false })) => {
-                    let Some(hot) = self.still_stands(id, Some(hot)).await? else {
+                    if !self.still_stands(id, hot).await? {
                         let lost = "the server lost what it held while this was stored";
                         return Err(StoreError::unavailable(lost).into());
-                    };
-                    let hot = slot.insert(hot.after(&events, &ids, sequence));
+                    }
+                    hot.record(&events, &ids, sequence);
                     self.snapshots.offer(&self.log, id, hot);
-                    return Ok(hot.executed(events));
+                    let executed = hot.executed(events, answer);
+                    self.note_written(&executed);
+                    return Ok(executed);
                 }
                 outcome => {
                     let outcome = outcome.map(|(_, duplicate)| duplicate);
@@ -313,20 +328,6 @@ impl<A: Aggregate> EventStore<A> {
         }
     }
 
-    /// What is in memory, if the log still holds it. A server that comes back may have lost the end of its log (a power
-    /// failure, a backup): what is appended after a version that is not there any more would be lost as well.
-    async fn still_stands(&self, id: &EntityId, hot: Option<Hot<A>>) -> Result<Option<Hot<A>>, StoreError> {
-        let Some(mut hot) = hot else { return Ok(None) };
-        let connects = self.log.connects();
-        let Loaded { version, sequence, .. } = hot.loaded;
-        if hot.connects != connects && version > 0 && self.leader_has(id, version).await? != Some(sequence) {
-            tracing::warn!(entity = A::ENTITY, entity.id = %id, version, "the log has lost what it held: loading again");
-            return Ok(None);
-        }
-        hot.connects = connects;
-        Ok(Some(hot))
-    }
-
     /// Whether the log holds more of an entity than this version.
     async fn is_past(&self, id: &EntityId, version: u64) -> Result<bool, StoreError> {
         Ok(self.leader_has(id, version + 1).await?.is_some())
@@ -344,33 +345,40 @@ impl<A: Aggregate> EventStore<A> {
         }
     }
 
-    fn slot(&self, id: &EntityId) -> Slot<A> {
-        let mut hot = self.hot.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hot.get_or_insert(id.clone(), Slot::default))
-    }
-
-    /// The answer to a command that was carried out before, if one of the entity's events is its first.
+    /// What a command led to that was carried out before, if one of the entity's events is its first.
     async fn answer_again(
         &self,
         history: History<'_>,
         hot: &Hot<A>,
         cause: &Cause,
         asked: &Asked<'_, A>,
-    ) -> Result<Option<Executed<A>>, StoreError> {
+    ) -> Result<Option<Before<A::Event>>, StoreError> {
         let first_id = asked.first_id;
         for version in hot.perhaps_at(first_id) {
-            let Some((events, causation)) = history.decision_at::<A::Event>(version, first_id).await? else {
-                continue;
-            };
+            let Some(decision) = history.decision_at::<A::Event>(version, first_id).await? else { continue };
+            let Decision { events, causation, sequence } = decision;
             let same_cause = causation.as_ref() == cause.causation_of(first_id);
             if !same_cause || !self.led_to(history, version, &events, asked).await? {
                 return Err(StoreError::CauseReused { entity: A::ENTITY, id: history.id.clone() });
             }
             let last = version + events.len() as u64 - 1;
-            let Loaded { state, version, sequence } = self.fold_to(history, last).await?;
-            return Ok(Some(Executed { state, version, sequence, events, repeated: true }));
+            return Ok(Some(Before { events, last, sequence }));
         }
         Ok(None)
+    }
+
+    /// Answers a repeated command as at first.
+    async fn first_answer(
+        &self,
+        history: History<'_>,
+        Before { events, last, sequence }: Before<A::Event>,
+        answer: Answer,
+    ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
+        let state = match answer {
+            Answer::WithState => self.fold_to(history, last).await?.state,
+            Answer::Done => A::default(),
+        };
+        Ok(Executed { state, version: last, sequence, events, repeated: true })
     }
 
     /// Whether it was this command that led to those events at `version`. Another one shows where it leads to another type
@@ -393,22 +401,6 @@ impl<A: Aggregate> EventStore<A> {
         Ok(before.decide(command).is_ok_and(|decided| same_kind(&decided)))
     }
 
-    /// Reads an entity: its snapshot and what came after, or everything; at least to the version that is known.
-    async fn fold(&self, id: &EntityId, known: u64) -> Result<Hot<A>, StoreError> {
-        let (history, connects) = (self.history_of(id).holding(known), self.log.connects());
-        let from_snapshot = match snapshot::latest(&self.log, id).await {
-            Some(snapshot) => catch_up(history, snapshot, u64::MAX).await?,
-            None => None,
-        };
-        let mut hot = match from_snapshot {
-            Some(hot) => hot,
-            None => Hot::default().with_all(history.versions(1, u64::MAX).await?)?,
-        };
-        hot.connects = connects;
-        self.snapshots.offer(&self.log, id, &mut hot);
-        Ok(hot)
-    }
-
     fn history_of<'a>(&'a self, id: &'a EntityId) -> History<'a> {
         History { log: &self.log, entity: A::ENTITY, id, known: 0 }
     }
@@ -422,25 +414,6 @@ impl EventLog {
         let history = History { log: self, entity, id, known: 0 };
         history.versions(1, u64::MAX).await?.stored.iter().map(Stored::decode).collect()
     }
-}
-
-/// Brings a snapshot to `version`, or to the latest. [`None`]: the log does not hold its last event where it says, or
-/// another one, so it is of another log.
-async fn catch_up<A: Aggregate>(
-    history: History<'_>,
-    snapshot: Hot<A>,
-    version: u64,
-) -> Result<Option<Hot<A>>, StoreError> {
-    let Loaded { version: at, sequence, .. } = snapshot.loaded;
-    let mut read = history.versions(at, version).await?;
-    let last = read.stored.first().filter(|last| last.sequence == sequence);
-    let last = last.and_then(|last| last.decode::<A::Event>().ok());
-    if last.is_none_or(|last| !snapshot.may_end_with(&last.meta.id)) {
-        snapshot::discarded::<A>(history.id, "the log does not hold its last event where it says");
-        return Ok(None);
-    }
-    read.stored.remove(0);
-    snapshot.with_all(read).map(Some)
 }
 
 /// Waits a little, at random, longer the more often it was called for: up to a quarter of a second.

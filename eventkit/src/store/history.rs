@@ -10,14 +10,14 @@ use tracing::error;
 
 use super::pause;
 use crate::log::{MAX_READ, StoreError, Stored};
-use crate::{EntityId, EventId, EventLog, EventSet, subject};
+use crate::{EntityId, EventId, EventLog, EventSet, Recorded, subject};
 
 /// How many versions one read asks for. They are asked for one by one: a wildcard costs the server the length of the
 /// whole history, and past 1,024 events brings nothing.
 pub(super) const PAGE: u64 = 64;
 
 /// How many the first read asks for: most entities have no more.
-const FIRST_PAGE: u64 = 32;
+pub(super) const FIRST_PAGE: u64 = 32;
 
 /// How many are read at once to find the events of one decision.
 const DECISION: u64 = 8;
@@ -30,6 +30,16 @@ pub(super) struct History<'a> {
     pub(super) id: &'a EntityId,
     /// The version that the log is known to hold. Any replica may answer a read; one that lags is asked again.
     pub(super) known: u64,
+}
+
+/// The events of one decision.
+#[derive(Debug)]
+pub(super) struct Decision<E> {
+    pub(super) events: Vec<E>,
+    /// The cause that each of them names.
+    pub(super) causation: Option<EventId>,
+    /// Where the log holds the last of them.
+    pub(super) sequence: u64,
 }
 
 /// What was read of a history.
@@ -67,40 +77,44 @@ impl History<'_> {
         Ok(all)
     }
 
-    /// The events of the decision that begins at `version` with the event `first_id`. They stand next to each other and
-    /// name the same cause, which is told too.
+    /// The decision that begins at `version` with the event `first_id`. Its events stand next to each other and name the same
+    /// cause.
     pub(super) async fn decision_at<E: EventSet>(
         self,
         version: u64,
         first_id: &EventId,
-    ) -> Result<Option<(Vec<E>, Option<EventId>)>, StoreError> {
-        let mut events = Vec::new();
-        let mut cause = None;
+    ) -> Result<Option<Decision<E>>, StoreError> {
+        let mut decision: Option<Decision<E>> = None;
         let mut first = version;
         loop {
             let read = self.versions(first, first + DECISION - 1).await?;
             let whole = read.stored.len() as u64 == DECISION;
             for stored in read.stored {
-                let recorded = stored.decode::<E>()?;
-                if events.is_empty() {
-                    if recorded.meta.id != *first_id {
-                        return Ok(None);
+                let Recorded { event, meta, sequence, .. } = stored.decode::<E>()?;
+                match &mut decision {
+                    None if meta.id != *first_id => return Ok(None),
+                    None => {
+                        let (events, causation) = (vec![event], meta.causation_id);
+                        decision = Some(Decision { events, causation, sequence });
                     }
-                    cause = recorded.meta.causation_id;
-                } else if cause.is_none() || cause != recorded.meta.causation_id {
-                    return Ok(Some((events, cause)));
+                    Some(begun) if begun.causation.is_none() || begun.causation != meta.causation_id => {
+                        return Ok(decision);
+                    }
+                    Some(begun) => {
+                        begun.events.push(event);
+                        begun.sequence = sequence;
+                    }
                 }
-                events.push(recorded.event);
             }
             if !whole {
-                return Ok((!events.is_empty()).then_some((events, cause)));
+                return Ok(decision);
             }
             first += DECISION;
         }
     }
 
     /// One page, read again while it ends before the version that is known.
-    async fn page(&self, first: u64, last: u64) -> Result<Read, StoreError> {
+    pub(super) async fn page(&self, first: u64, last: u64) -> Result<Read, StoreError> {
         let filters: Vec<_> = (first..=last).map(|v| subject::of_version(self.entity, self.id, v)).collect();
         let deadline = Instant::now() + self.log.deadline();
         let mut times = 0;

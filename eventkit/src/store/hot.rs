@@ -1,10 +1,12 @@
 //! An aggregate in memory, between one command and the next.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::history::Read;
-use super::{Executed, Loaded};
-use crate::log::StoreError;
+use super::{Answer, Executed, Loaded};
+use crate::log::{StoreError, Stored};
 use crate::{Aggregate, EntityId, EventId};
 
 /// How many of an entity's latest event ids are remembered, to recognise a command given again.
@@ -18,6 +20,12 @@ pub(super) struct Hot<A> {
     pub(super) recent: VecDeque<u32>,
     /// The version of the latest snapshot that is known of.
     pub(super) snapshot_at: u64,
+    /// How large that one is, in bytes; shared with who writes it. 0 if that is not known.
+    pub(super) snapshot_bytes: Arc<AtomicU64>,
+    /// The log may hold more than this: it is to be read on from here.
+    pub(super) behind: bool,
+    /// The state is not to be used: taking an event into it did not come to an end.
+    pub(super) torn: bool,
     /// The connection by which the log was last seen to hold all of it; 0 if by none.
     pub(super) connects: u64,
     /// The first version after a hole at which a foreign message stands.
@@ -36,6 +44,9 @@ impl<A: Aggregate> Hot<A> {
             loaded: Loaded { state, version, sequence },
             recent,
             snapshot_at: version,
+            snapshot_bytes: Arc::default(),
+            behind: true,
+            torn: false,
             connects: 0,
             beyond: None,
         }
@@ -55,28 +66,31 @@ impl<A: Aggregate> Hot<A> {
         latest_first.filter(|(_, found)| **found == wanted).map(|(version, _)| version).collect()
     }
 
-    /// Whether the event at its version may be this one. Where nothing is remembered, nothing speaks against it.
-    pub(super) fn may_end_with(&self, id: &EventId) -> bool {
-        self.recent.back().is_none_or(|last| *last == fingerprint(id))
+    /// Whether this is the event at its version. Where no id is remembered, none speaks against it.
+    pub(super) fn ends_with(&self, stored: Option<&Stored>) -> bool {
+        let at_its_place = stored.filter(|stored| stored.sequence == self.loaded.sequence);
+        let event = at_its_place.and_then(|stored| stored.decode::<A::Event>().ok());
+        event.is_some_and(|event| self.recent.back().is_none_or(|last| *last == fingerprint(&event.meta.id)))
     }
 
-    /// The same with what was read after it.
-    pub(super) fn with_all(mut self, read: Read) -> Result<Self, StoreError> {
+    /// Takes in what was read after it. At an error, all that came before is in.
+    pub(super) fn take_in(&mut self, read: Read) -> Result<(), StoreError> {
         for stored in read.stored {
             let recorded = stored.decode::<A::Event>()?;
-            self.loaded.state.apply(&recorded.event);
-            self.loaded.version = recorded.version;
-            self.loaded.sequence = recorded.sequence;
-            self.remember(&recorded.meta.id);
+            self.apply(&recorded.event, &recorded.meta.id, recorded.sequence);
         }
         self.beyond = read.beyond;
-        Ok(self)
+        Ok(())
     }
 
     /// What a command led to that left the entity so.
-    pub(super) fn executed(&self, events: Vec<A::Event>) -> Executed<A> {
-        let Loaded { state, version, sequence } = self.loaded.clone();
-        Executed { state, version, sequence, events, repeated: false }
+    pub(super) fn executed(&self, events: Vec<A::Event>, answer: Answer) -> Executed<A> {
+        let Loaded { state, version, sequence } = &self.loaded;
+        let state = match answer {
+            Answer::WithState => state.clone(),
+            Answer::Done => A::default(),
+        };
+        Executed { state, version: *version, sequence: *sequence, events, repeated: false }
     }
 
     /// Whether nothing stands where so many events would come.
@@ -91,14 +105,22 @@ impl<A: Aggregate> Hot<A> {
         }
     }
 
-    pub(super) fn after(mut self, events: &[A::Event], ids: &[EventId], sequence: u64) -> Self {
+    /// Takes in what was appended after it.
+    pub(super) fn record(&mut self, events: &[A::Event], ids: &[EventId], sequence: u64) {
         for (event, id) in events.iter().zip(ids) {
-            self.loaded.state.apply(event);
-            self.loaded.version += 1;
-            self.remember(id);
+            self.apply(event, id, sequence);
         }
+        self.behind = false;
+    }
+
+    fn apply(&mut self, event: &A::Event, id: &EventId, sequence: u64) {
+        // A panic in here leaves half an event in the state.
+        self.torn = true;
+        self.loaded.state.apply(event);
+        self.torn = false;
+        self.loaded.version += 1;
         self.loaded.sequence = sequence;
-        self
+        self.remember(id);
     }
 
     fn remember(&mut self, id: &EventId) {

@@ -12,6 +12,7 @@ mod consumer;
 mod follow;
 mod http;
 mod inbox;
+mod large;
 mod link;
 mod live;
 mod projection;

@@ -232,3 +232,56 @@ async fn a_live_history_ends_with_its_service_and_does_not_hold_it_up() {
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await.expect("an end").unwrap();
     assert!(heard.ends_with(b"\r\n0\r\n\r\n"), "it is whole: {}", String::from_utf8_lossy(&heard));
 }
+
+/// Writes down which clocks have ticked.
+#[derive(Clone, Default)]
+struct Heard(Arc<std::sync::Mutex<Vec<EntityId>>>);
+
+impl crate::Handler<Tick> for Heard {
+    async fn handle(&self, tick: Recorded<Tick>) -> crate::HandlerResult {
+        self.0.lock().unwrap().push(tick.event.clock_id);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn consumers_wait_for_what_is_loaded_first_and_readiness_says_so() {
+    let nats = NatsServer::start().await;
+    let client = nats.client().await;
+    provision::streams(&client, &Catalog::new().with::<Tick>(), 1).await.unwrap();
+    let log = EventLog::new(client.clone(), "/test");
+    let [whole, broken] = ["whole", "broken"].map(|id| EntityId::new(id).unwrap());
+    for clock in [&whole, &broken] {
+        tick(&log.store(), clock.as_str()).await;
+    }
+    // Its load never comes to an end.
+    client.publish("clock.ticked.broken.2", "no event".into()).await.unwrap();
+    client.flush().await.unwrap();
+    let heard = Heard::default();
+    let start = async |clock: &EntityId| {
+        Running::start(&nats, |service| {
+            service.load_first(&service.log().store::<Clock>(), clock);
+            service.consume(Consumer::new("hearer").on::<Tick>(heard.clone()));
+        })
+        .await
+    };
+
+    let toy = start(&broken).await;
+    eventually(PATIENCE, async || {
+        let (status, checks) = see(toy.addr, "/health/ready").await?;
+        (status == 503 && checks.contains("\"clock broken\"") && checks.contains("loading was interrupted"))
+            .then_some(())
+    })
+    .await;
+    let js = async_nats::jetstream::new(client.clone());
+    js.get_stream(EVENTS).await.unwrap().consumer_info("hearer").await.unwrap_err();
+    toy.signals.send("SIGTERM").await.unwrap();
+    toy.end().await.unwrap();
+    assert_eq!(*heard.0.lock().unwrap(), []);
+
+    let toy = start(&whole).await;
+    toy.becomes_ready().await;
+    eventually(PATIENCE, async || heard.0.lock().unwrap().contains(&whole).then_some(())).await;
+    toy.signals.send("SIGTERM").await.unwrap();
+    toy.end().await.unwrap();
+}
