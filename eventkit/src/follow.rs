@@ -60,6 +60,8 @@ struct Source {
     delivered: u64,
     /// How many were still to come after the last one.
     pending: u64,
+    /// When the server created it, by the server's clock.
+    opened_at: DateTime<Utc>,
     /// Which connection it was opened on. A restarted server has forgotten the consumer, and says so only to those
     /// who ask.
     connects: u64,
@@ -91,6 +93,8 @@ pub struct FollowedMessage {
     pub pending: u64,
     /// When the server stored it.
     pub time: DateTime<Utc>,
+    /// How old it was when following was begun, by the server's clock alone; zero for one that was stored since.
+    pub age: Duration,
 }
 
 impl Follower {
@@ -189,10 +193,11 @@ impl Follower {
             "message {sequence} is not the next one"
         );
         let time = info.published;
+        let age = source.opened_at.signed_duration_since(time).to_std().unwrap_or_default();
         source.delivered += 1;
         source.pending = pending;
         self.next_sequence = sequence + 1;
-        Ok(Followed::Message(FollowedMessage { message: message.message, sequence, pending, time }))
+        Ok(Followed::Message(FollowedMessage { message: message.message, sequence, pending, time, age }))
     }
 
     async fn open(&self) -> anyhow::Result<Source> {
@@ -208,7 +213,7 @@ impl Follower {
         };
         let connects = connects(&self.context);
         let consumer = self.context.create_consumer_on_stream(config, self.stream.as_str()).await?;
-        let pending = consumer.cached_info().num_pending;
+        let (pending, opened_at) = (consumer.cached_info().num_pending, consumer.cached_info().created);
         let messages = consumer
             .stream()
             .max_messages_per_batch(BATCH_MESSAGES)
@@ -220,7 +225,7 @@ impl Follower {
         debug!(stream.name = self.stream, stream.sequence = self.next_sequence, pending, "following");
         let mut look_at_connection = tokio::time::interval(LOOK_AT_CONNECTION);
         look_at_connection.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Ok(Source { consumer, messages, delivered: 0, pending, connects, look_at_connection })
+        Ok(Source { consumer, messages, delivered: 0, pending, opened_at, connects, look_at_connection })
     }
 
     async fn pause_after(&mut self, error: &anyhow::Error) {

@@ -10,6 +10,7 @@
 )]
 
 mod anything;
+mod clock;
 mod cluster;
 mod conformance;
 mod folded;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 #[doc(inline)]
 pub use crate::records_anything;
+pub use clock::WrongClock;
 pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
 pub use folded::Folded;

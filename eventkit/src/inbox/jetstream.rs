@@ -15,7 +15,7 @@ use async_nats::Client;
 use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use async_nats::jetstream::stream::{Compression, Config, StorageType};
 use bytes::{BufMut, Bytes, BytesMut};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use metrics::Gauge;
@@ -154,7 +154,7 @@ impl Inbox for JetStreamInbox {
 
     fn is_suspect(&self, key: Key) -> bool {
         let set = self.shared.set();
-        set.claims.get(&key).is_some_and(|claim| !claim.finished && claim.until <= Utc::now())
+        set.claims.get(&key).is_some_and(|claim| !claim.finished && claim.until <= Instant::now())
     }
 }
 
@@ -305,10 +305,10 @@ impl Shared {
         } else {
             for mark in message.message.payload.chunks_exact(size_of::<u128>()) {
                 let mark = mark.try_into().map_or(0, u128::from_be_bytes);
-                set.mark(Key(mark), message.time);
+                set.mark(Key(mark), message.age);
             }
         }
-        set.forget_old(Utc::now());
+        set.forget_old();
         self.marks.set(lossy(set.done.len()));
         drop(set);
         self.seen.send_replace(message.sequence);
@@ -321,10 +321,9 @@ impl Shared {
                 payload.put_u128(key.0);
             }
             self.write_marks(payload.freeze()).await?;
-            let now = Utc::now();
             let mut set = self.set();
             for key in keys {
-                set.mark(*key, now);
+                set.mark(*key, Duration::ZERO);
             }
         }
         Ok(())
@@ -347,15 +346,16 @@ impl Shared {
     }
 }
 
-/// The set in memory.
+/// The set in memory. It compares no two clocks: how old a message was when it was loaded, the server's clock alone says;
+/// from then on, and for what comes later, time is measured by this process's monotonic clock.
 #[derive(Debug)]
 struct Set {
-    lease: TimeDelta,
-    max_age: TimeDelta,
+    lease: Duration,
+    max_age: Duration,
     max_marks: usize,
     done: HashSet<Key>,
-    /// The marks, oldest first.
-    order: VecDeque<(DateTime<Utc>, Key)>,
+    /// The marks, oldest first, and until when each is kept.
+    order: VecDeque<(Instant, Key)>,
     /// The latest attempt at each event that is not done.
     claims: HashMap<Key, SeenClaim>,
 }
@@ -365,7 +365,7 @@ struct SeenClaim {
     sequence: u64,
     attempt: u32,
     finished: bool,
-    until: DateTime<Utc>,
+    until: Instant,
     first_failed_at: Option<DateTime<Utc>>,
 }
 
@@ -382,8 +382,8 @@ enum Look {
 impl Set {
     fn new(settings: &InboxSettings) -> Self {
         Self {
-            lease: TimeDelta::from_std(settings.lease).unwrap_or(TimeDelta::MAX),
-            max_age: TimeDelta::from_std(settings.max_age).unwrap_or(TimeDelta::MAX),
+            lease: settings.lease,
+            max_age: settings.max_age,
             max_marks: settings.max_marks.max(1),
             done: HashSet::new(),
             order: VecDeque::new(),
@@ -405,7 +405,7 @@ impl Set {
             return Look::Answer(Claim::Done);
         }
         match self.claims.get(&key) {
-            Some(claim) if !claim.finished && claim.until > Utc::now() => Look::Answer(Claim::Held),
+            Some(claim) if !claim.finished && claim.until > Instant::now() => Look::Answer(Claim::Held),
             Some(claim) => {
                 let attempt = claim.attempt.saturating_add(1);
                 Look::Claim { after: claim.sequence, attempt, earlier: Some(*claim) }
@@ -425,22 +425,23 @@ impl Set {
             sequence: message.sequence,
             attempt: attempt.number,
             finished: attempt.finished,
-            until: message.time + self.lease,
+            until: Instant::now() + self.lease.saturating_sub(message.age),
             first_failed_at: attempt.first_failed_at,
         };
         self.claims.insert(key, seen);
     }
 
-    fn mark(&mut self, key: Key, at: DateTime<Utc>) {
+    fn mark(&mut self, key: Key, age: Duration) {
         if self.done.insert(key) {
-            self.order.push_back((at, key));
+            self.order.push_back((Instant::now() + self.max_age.saturating_sub(age), key));
             self.claims.remove(&key);
         }
     }
 
-    fn forget_old(&mut self, now: DateTime<Utc>) {
-        while let Some((at, key)) = self.order.front() {
-            let aged = now.signed_duration_since(*at) > self.max_age;
+    fn forget_old(&mut self) {
+        let now = Instant::now();
+        while let Some((until, key)) = self.order.front() {
+            let aged = *until < now;
             if !aged && self.order.len() <= self.max_marks {
                 break;
             }

@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::{Client, HeaderMap};
 use chrono::{TimeDelta, Utc};
 use eventkit::inbox::MemoryInbox;
-use eventkit::testing::{NatsServer, eventually};
+use eventkit::testing::{NatsServer, WrongClock, eventually};
 use eventkit::{
     Consumer, DeadLetter, EntityId, Event, EventLog, FailureClass, Followed, Follower, Handler, HandlerError,
     HandlerResult, Health, OrReject, OrderingKey, Original, Recorded, Upcaster, provision,
@@ -884,6 +884,15 @@ async fn child_that_a_message_kills() {
 
 #[tokio::test]
 async fn a_message_that_kills_its_process_reaches_the_dead_letters_and_takes_no_other_along() {
+    a_message_kills_its_process_by_a_clock_wrong_by(TimeDelta::zero()).await;
+}
+
+#[tokio::test]
+async fn a_message_that_kills_its_process_is_given_up_as_soon_by_a_clock_that_is_behind() {
+    a_message_kills_its_process_by_a_clock_wrong_by(-TimeDelta::minutes(10)).await;
+}
+
+async fn a_message_kills_its_process_by_a_clock_wrong_by(wrong_by: TimeDelta) {
     let (server, client, log) = toy::server().await;
     for lamp in 0..8 {
         publish(&log, &format!("l{lamp}"), ["innocent"]).await;
@@ -894,9 +903,11 @@ async fn a_message_that_kills_its_process_reaches_the_dead_letters_and_takes_no_
     }
     let url = server.url();
     let children = tokio::task::spawn_blocking(move || {
+        let clock = WrongClock::new(wrong_by);
         let mut ends = Vec::new();
         for _ in 0..4 {
             let mut child = Command::new(std::env::current_exe().unwrap());
+            clock.give_to(&mut child);
             child.args(["--exact", "consumer::child_that_a_message_kills", "--nocapture"]);
             ends.push(child.env("EVENTKIT_TEST_CHILD_OF", &url).output().unwrap().status.code());
         }

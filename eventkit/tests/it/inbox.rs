@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use chrono::TimeDelta;
 use eventkit::inbox::{Claim, Inbox, InboxSettings, JetStreamInbox, Key, MemoryInbox, Turn};
-use eventkit::testing::{CONFORMANCE_LEASE, NatsServer, eventually, inbox_conformance};
+use eventkit::testing::{CONFORMANCE_LEASE, NatsServer, WrongClock, eventually, inbox_conformance};
 use futures::FutureExt;
 
 use crate::toy::SOON;
@@ -26,6 +27,10 @@ async fn open(client: &async_nats::Client) -> JetStreamInbox {
 
 #[tokio::test]
 async fn the_durable_set_conforms() {
+    conforms().await;
+}
+
+async fn conforms() {
     let server = NatsServer::start().await;
     let client = server.client().await;
     inbox_conformance(move || {
@@ -33,6 +38,53 @@ async fn the_durable_set_conforms() {
         async move { Arc::new(open(&client).await) as Arc<dyn Inbox> }.boxed()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_claim_runs_out_in_time_by_a_clock_that_is_ten_minutes_behind() {
+    let test = "inbox::a_claim_runs_out_in_time_by_a_clock_that_is_ten_minutes_behind";
+    if WrongClock::of_test(test, -TimeDelta::minutes(10)).is_some() {
+        conforms().await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_holds_for_its_time_by_a_clock_that_is_ten_minutes_ahead() {
+    let test = "inbox::a_claim_holds_for_its_time_by_a_clock_that_is_ten_minutes_ahead";
+    if WrongClock::of_test(test, TimeDelta::minutes(10)).is_some() {
+        conforms().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_eight_days_ahead_and_back_forgets_no_mark() {
+    let test = "inbox::a_clock_that_jumps_eight_days_ahead_and_back_forgets_no_mark";
+    let Some(clock) = WrongClock::of_test(test, TimeDelta::zero()) else { return };
+    let server = NatsServer::start().await;
+    let client = server.client().await;
+    let (one, two) = (open(&client).await, open(&client).await);
+    let (before, during) = (Key::of_event("before"), Key::of_event("during"));
+    one.done(&[before]).await.unwrap();
+    clock.set(TimeDelta::days(8));
+    one.done(&[during]).await.unwrap();
+    eventually(SOON, || async { (two.len() == 2).then_some(()) }).await;
+    clock.set(TimeDelta::zero());
+    for inbox in [&one, &two, &open(&client).await] {
+        for key in [before, during] {
+            assert_eq!(inbox.claim(key, Turn::First).await.unwrap(), Claim::Done);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_ran_out_before_the_start_is_not_waited_for() {
+    let server = NatsServer::start().await;
+    let client = server.client().await;
+    let (one, key) = (open(&client).await, Key::of_event("killer"));
+    assert!(matches!(one.claim(key, Turn::Again).await.unwrap(), Claim::Granted(_)));
+    assert!(!open(&client).await.is_suspect(key), "it may still be running");
+    eventually(SOON, || async { one.is_suspect(key).then_some(()) }).await;
+    assert!(open(&client).await.is_suspect(key));
 }
 
 #[tokio::test]
