@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod bill;
+pub mod email;
 mod first_generation;
 pub mod mail;
 pub mod money;

@@ -5,10 +5,12 @@
 
 use anyhow::Context;
 use askama::Template;
+use common::email::wire_form;
 use common::mail::MailKind;
 use common::money::Money;
 use common::order::{CancelReason, OrderCancelled, OrderItem, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
+use common::text::breaks_a_line;
 use eventkit::EntityId;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
@@ -64,9 +66,9 @@ pub struct Sender {
 impl Sender {
     /// `Name <address>` or a bare address.
     pub fn new(mailbox: &str) -> anyhow::Result<Self> {
-        let mailbox = mailbox
-            .parse()
-            .with_context(|| format!("{mailbox:?} is not a sender such as `Shop <shop@example.com>`"))?;
+        let no_sender = || format!("{mailbox:?} is not a sender such as `Shop <shop@example.com>`");
+        let mut mailbox: Mailbox = mailbox.parse().with_context(no_sender)?;
+        mailbox.email = address(mailbox.email.as_ref()).with_context(no_sender)?;
         Ok(Self { mailbox })
     }
 
@@ -78,6 +80,11 @@ impl Sender {
     fn name(&self) -> &str {
         self.mailbox.name.as_deref().unwrap_or_else(|| self.mailbox.email.domain())
     }
+}
+
+/// Reads an address, and brings it to the form that every mail server takes. What the edge has accepted can be read.
+pub fn address(text: &str) -> anyhow::Result<Address> {
+    Ok(wire_form(text)?.parse()?)
 }
 
 /// A mail, ready to be sent.
@@ -175,10 +182,10 @@ struct Html<'a> {
 /// The longest foreign text in a mail, in characters.
 const MAX_CHARS: usize = 120;
 
-/// Keeps a text that somebody else wrote on one line, and short: control characters become spaces.
+/// Keeps a text that somebody else wrote on one line, and short: what would break or reorder it becomes a space.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line: String =
-        text.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.chars().take(MAX_CHARS).map(|c| if breaks_a_line(c) { ' ' } else { c }).collect();
     if text.chars().nth(MAX_CHARS).is_some() {
         line.push('…');
     }

@@ -10,10 +10,9 @@ use eventkit::{
     Cause, EntityId, EventLog, EventStore, Handler, HandlerError, HandlerResult, OrReject, Recorded,
     RejectRefusal,
 };
-use lettre::Address;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::letter::{Letter, News, Sender, one_line};
+use crate::letter::{Letter, News, Sender, address, one_line};
 use crate::mail::{Mail, MailCommand, MailFacts};
 use crate::transport::{MailTransport, SendError};
 
@@ -56,9 +55,13 @@ impl Mailer {
         };
         let kind = news.kind();
         let mail_id = EntityId::new(cause.derive("mail").as_str()).or_reject()?;
-        let address: Address = match to.parse() {
+        let address = match address(to) {
             Ok(address) => address,
-            Err(_) if kind != MailKind::OrderPlaced => return Ok(()), // recorded when it was placed
+            Err(flaw) if kind != MailKind::OrderPlaced => {
+                // Recorded when it was placed.
+                debug!(order.id = %order.order_id, reason = %flaw, ?kind, "no mail: the order's e-mail address is invalid");
+                return Ok(());
+            }
             Err(flaw) => {
                 let (order_id, to) = (order.order_id.clone(), one_line(to));
                 let skipped = MailSkipped { mail_id, order_id, kind, to, reason: flaw.to_string() };

@@ -5,7 +5,6 @@
 
 pub mod adopter;
 pub mod checkout;
-pub mod email;
 pub mod http;
 pub mod order;
 pub mod order_list;

@@ -1,5 +1,6 @@
 //! The rules of an order: placed, confirmed when it is paid, then shipped; or cancelled, until it is shipped.
 
+use common::email::{AddressFlaw, wire_form};
 use common::money::{Money, MoneyError};
 use common::order::{
     CancelReason, CardToken, OrderCancelled, OrderConfirmed, OrderEvent, OrderItem, OrderPlaced,
@@ -7,8 +8,6 @@ use common::order::{
 };
 use common::text::is_line;
 use eventkit::{Aggregate, EntityId};
-
-use crate::email::is_email;
 
 /// An order, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -124,21 +123,21 @@ pub enum OrderFlaw {
         total: Money,
     },
     /// A product without a name.
-    #[error("a product's name is 1 to {MAX_NAME_CHARS} characters, without control characters")]
+    #[error("a product's name is 1 to {MAX_NAME_CHARS} characters on one line, with something to see")]
     ProductName,
-    /// Not an address.
-    #[error("the customer_email is not an e-mail address")]
-    Email,
+    /// Not an address that mails can go to.
+    #[error("the customer_email is refused: {0}")]
+    Email(AddressFlaw),
     /// Not a token.
     #[error("a card token is 1 to {MAX_NAME_CHARS} visible ASCII characters")]
     CardToken,
     /// Who carries it and under which number.
     #[error(
-        "carrier and tracking_number are 1 to {MAX_SHIPPING_CHARS} characters, without control characters"
+        "carrier and tracking_number are 1 to {MAX_SHIPPING_CHARS} characters on one line, with something to see"
     )]
     Shipping,
     /// Too many words.
-    #[error("a reason is 1 to {MAX_DETAIL_CHARS} characters, without control characters")]
+    #[error("a reason is 1 to {MAX_DETAIL_CHARS} characters on one line, with something to see")]
     Detail,
 }
 
@@ -318,8 +317,8 @@ fn check(order: &OrderPlaced) -> Result<(), OrderFlaw> {
     if order.total.minor() < 0 || (!outside && items != order.total) {
         return Err(OrderFlaw::Total { items, total: order.total });
     }
-    if !outside && order.customer_email.as_ref().is_some_and(|email| !is_email(email)) {
-        return Err(OrderFlaw::Email);
+    if !outside && let Some(email) = &order.customer_email {
+        wire_form(email).map_err(OrderFlaw::Email)?;
     }
     if let PaymentMethod::Card { token: CardToken(token) } = &order.payment_method
         && (!is_line(token, MAX_NAME_CHARS) || !token.bytes().all(|b| b.is_ascii_graphic()))

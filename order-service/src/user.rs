@@ -1,10 +1,9 @@
 //! The rules of a user.
 
+use common::email::{AddressFlaw, wire_form};
 use common::text::is_line;
 use common::user::{UserCreated, UserEvent, UserStatus, UserStatusChanged, UserUpdated};
 use eventkit::{Aggregate, EntityId};
-
-use crate::email::is_email;
 
 /// A user, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -58,11 +57,11 @@ pub enum UserRejection {
     #[error("the user exists already")]
     AlreadyExists,
     /// A name is needed.
-    #[error("a username is 1 to {MAX_USERNAME_CHARS} characters, without control characters")]
+    #[error("a username is 1 to {MAX_USERNAME_CHARS} characters on one line, with something to see")]
     Username,
     /// An address is needed.
-    #[error("the email is not an e-mail address")]
-    Email,
+    #[error("the email is refused: {0}")]
+    Email(AddressFlaw),
     /// An update needs something to change.
     #[error("an update needs a username or an email")]
     NothingToUpdate,
@@ -162,7 +161,7 @@ fn check_username(username: &str) -> Result<(), UserRejection> {
 }
 
 fn check_email(email: &str) -> Result<(), UserRejection> {
-    if is_email(email) { Ok(()) } else { Err(UserRejection::Email) }
+    wire_form(email).map(drop).map_err(UserRejection::Email)
 }
 
 #[cfg(test)]
@@ -206,7 +205,9 @@ mod tests {
         given::<User>([])
             .when(&create(&"x".repeat(65), "a@example.com"))
             .then_rejected(UserRejection::Username);
-        given::<User>([]).when(&create("alice", "alice")).then_rejected(UserRejection::Email);
+        given::<User>([])
+            .when(&create("alice", "alice"))
+            .then_rejected(UserRejection::Email(AddressFlaw::Shape));
     }
 
     #[test]
@@ -216,7 +217,9 @@ mod tests {
             .then([UserUpdated { user_id: id(), username: Some("bob".to_owned()), email: None }.into()]);
         given::<User>([created()]).when(&update(Some("alice"), None)).then_nothing();
         given::<User>([created()]).when(&update(None, None)).then_rejected(UserRejection::NothingToUpdate);
-        given::<User>([created()]).when(&update(None, Some("nowhere"))).then_rejected(UserRejection::Email);
+        given::<User>([created()])
+            .when(&update(None, Some("nowhere")))
+            .then_rejected(UserRejection::Email(AddressFlaw::Shape));
         given::<User>([]).when(&update(Some("bob"), None)).then_rejected(UserRejection::Unknown);
     }
 

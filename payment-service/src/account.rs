@@ -39,7 +39,7 @@ pub enum AccountCommand {
     Open {
         /// The account.
         account_id: EntityId,
-        /// Whose it is: 1 to 200 characters, without control characters.
+        /// Whose it is: 1 to 200 characters on one line, with something to see.
         owner: String,
         /// What it starts with; may be zero.
         initial_balance: Money,
@@ -78,7 +78,7 @@ pub enum AccountRejection {
     #[error("the account is already open")]
     AlreadyOpen,
     /// An owner is needed.
-    #[error("the owner must be 1 to {MAX_OWNER_CHARS} characters, without control characters")]
+    #[error("the owner must be 1 to {MAX_OWNER_CHARS} characters on one line, with something to see")]
     Owner,
     /// Zero or less.
     #[error("the amount must be more than zero")]

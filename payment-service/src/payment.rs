@@ -45,7 +45,7 @@ pub enum PaymentRejection {
     NegativeAmount,
     /// Pages and statistics show another producer's words as they are.
     #[error(
-        "a payment's method, failure and reference are 1 to {MAX_WORD_CHARS} characters each, without control characters"
+        "a payment's method, failure and reference are 1 to {MAX_WORD_CHARS} characters each, on one line, with something to see"
     )]
     Word,
 }

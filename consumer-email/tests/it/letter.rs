@@ -55,7 +55,8 @@ fn every_news_has_its_words() {
 #[test]
 fn what_others_wrote_cannot_become_markup_or_another_line() {
     let mut order = order("o-1");
-    order.items[0].product_name = "<script>alert(1)</script>\r\nBcc: eve@example.org\u{0}".into();
+    order.items[0].product_name =
+        "<script>alert(1)</script>\r\nBcc: eve@example.org\u{0}\u{202e}\u{2028}".into();
     let mut away = shipped("o-1");
     away.carrier = "<b onclick=x>\r\nX".into();
     let mail = written(&order, News::Shipped(&away));
@@ -63,6 +64,9 @@ fn what_others_wrote_cannot_become_markup_or_another_line() {
     assert!(!html.contains("<script>") && !html.contains("<b onclick"), "{html}");
     assert!(html.contains("&#60;script&#62;") || html.contains("&lt;script&gt;"), "{html}");
     assert!(!mail.contains("\nBcc:") && !mail.contains("\nX"), "{mail}");
+    for quoted in ["=E2=80=AE", "=E2=80=A8"] {
+        assert!(!mail.contains(quoted), "{quoted} would reorder or break the line: {mail}");
+    }
 }
 
 #[test]
@@ -79,4 +83,11 @@ fn long_names_and_long_orders_are_cut() {
 #[test]
 fn a_sender_without_an_address_is_refused() {
     assert!(Sender::new("nobody").is_err());
+    assert!(Sender::new("Shop <böse@example.com>").is_err());
+}
+
+#[test]
+fn a_sender_at_a_domain_with_letters_outside_ascii_writes_from_its_ascii_form() {
+    let sender = Sender::new("Bücher <shop@bücher.example>").unwrap();
+    assert_eq!(sender.message_id(&id("m-1")), "<m-1@xn--bcher-kva.example>");
 }

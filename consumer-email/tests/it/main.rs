@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own functions fail the test by panicking")]
 
+mod addresses;
 mod eml;
 mod http;
 mod letter;

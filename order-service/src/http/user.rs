@@ -270,7 +270,7 @@ fn refusal(id: &EntityId, reason: &UserRejection) -> Problem {
             Problem::new(StatusCode::CONFLICT, "user-exists", "The user exists already")
                 .detail(reason.to_string())
         }
-        UserRejection::Username | UserRejection::Email | UserRejection::NothingToUpdate => {
+        UserRejection::Username | UserRejection::Email(_) | UserRejection::NothingToUpdate => {
             Problem::invalid(reason.to_string())
         }
     }
