@@ -138,6 +138,7 @@ pub use store::{EventStore, ExecuteError, Executed, Loaded};
 mod publisher;
 pub use publisher::{PublishError, Publisher, Receipt, RequestError};
 
+mod lock;
 mod log;
 pub use log::{EventLog, StoreError};
 

@@ -6,6 +6,7 @@
 
 mod config;
 mod connect;
+mod data_dir;
 mod loads;
 mod query;
 mod server;
@@ -15,7 +16,7 @@ mod telemetry;
 use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::config::{Command, CommandLine, CommonSettings};
+use self::data_dir::DataDir;
 use self::query::Query;
 use self::server::HttpServer;
 use self::tasks::Tasks;
@@ -75,6 +77,7 @@ pub struct Service {
     info: ServiceInfo,
     catalog: Catalog,
     settings: CommonSettings,
+    data_dir: DataDir,
     log: EventLog,
     health: Health,
     http: HttpServer,
@@ -124,6 +127,11 @@ impl Service {
         let (health, stop, closed) = (Health::new(), CancellationToken::new(), CancellationToken::new());
 
         let mut working = Tasks::default();
+        // Before anything is served or pulled: a second process on the same directory does nothing at all.
+        let data_dir = tokio::select! {
+            data_dir = DataDir::take(&settings.data_dir) => data_dir?,
+            signal = next(&mut signals) => bail!("{signal} before the start was complete"),
+        };
         let http = HttpServer::bind(settings.http_addr, health.clone(), metrics).await?;
         working.spawn("http", http.clone().serve(stop.clone()));
 
@@ -138,11 +146,13 @@ impl Service {
         };
         let log = EventLog::new(client, format!("/{}", info.name));
         let (routes, queries, loads, consumers) = (Routes::new(), Vec::new(), Vec::new(), Vec::new());
-        let background = Tasks::default();
+        let mut background = Tasks::default();
+        background.spawn("data directory", data_dir.clone().watch());
         Ok(Self {
             info,
             catalog: catalog.clone(),
             settings,
+            data_dir,
             log,
             health,
             http,
@@ -173,12 +183,10 @@ impl Service {
         &self.health
     }
 
-    /// The directory for this service's files; created if it is not there.
+    /// Returns the directory for this service's files, which no other process has. Where it is deleted while the service
+    /// runs, the service ends.
     pub fn data_dir(&self) -> anyhow::Result<&Path> {
-        let directory: &PathBuf = &self.settings.data_dir;
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("creating the data directory {}", directory.display()))?;
-        Ok(directory)
+        self.data_dir.path()
     }
 
     /// Cancelled when the service is to stop. For what wants to end in its own way: live HTTP streams, long loops.

@@ -3,7 +3,7 @@
 //! A database is never opened at a path where another one may still be open: the last to close it would delete the
 //! other's `-wal`. So what is built has a name of its own, and gets the final one when nobody has the old one open.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{FromStream, Projection, integer};
-
-/// How long to wait for another process to let go of the files: one that is being replaced is on its way out.
-const LOCK_WITHIN: Duration = Duration::from_secs(10);
-const LOCK_AGAIN: Duration = Duration::from_millis(50);
+use crate::lock::FileLock;
 
 /// How long a statement waits for another connection's.
 const BUSY: Duration = Duration::from_secs(5);
@@ -97,27 +93,8 @@ impl Files {
     }
 
     /// Takes the files for this process, until the lock is dropped. Two processes would take each event in twice.
-    pub(crate) async fn lock(&self) -> anyhow::Result<File> {
-        std::fs::create_dir_all(&self.directory)
-            .with_context(|| format!("creating the data directory {}", self.directory.display()))?;
-        let path = self.directory.join(format!("{}.lock", self.name));
-        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        let deadline = Instant::now() + LOCK_WITHIN;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    tokio::time::sleep(LOCK_AGAIN).await;
-                }
-                Err(TryLockError::WouldBlock) => bail!(
-                    "{} is in use by another process: give each replica a data directory of its own (DATA_DIR)",
-                    path.display()
-                ),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("locking {}", path.display()));
-                }
-            }
-        }
+    pub(crate) async fn lock(&self) -> anyhow::Result<FileLock> {
+        FileLock::take(self.directory.join(format!("{}.lock", self.name))).await
     }
 
     /// Where this version is kept.
@@ -481,15 +458,5 @@ mod tests {
         assert_eq!(candidates, [dir.path().join("lamps.v3.sqlite"), dir.path().join("lamps.v2.sqlite")]);
         files(&dir).remove_older().unwrap();
         assert_eq!(left(&dir), ["lamps.v3.sqlite", "lamps.v4.sqlite", "other.v1.sqlite"]);
-    }
-
-    #[tokio::test]
-    async fn two_processes_do_not_write_the_same_file() {
-        let dir = TempDir::new().unwrap();
-        let first = files(&dir).lock().await.unwrap();
-        let second = tokio::time::timeout(LOCK_AGAIN * 4, files(&dir).lock()).await;
-        assert!(second.is_err(), "it waits");
-        drop(first);
-        files(&dir).lock().await.unwrap();
     }
 }

@@ -15,6 +15,7 @@ use clap::Parser;
 use futures::StreamExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -27,8 +28,15 @@ use crate::testing::{NatsServer, eventually};
 const PATIENCE: Duration = Duration::from_secs(20);
 const INFO: ServiceInfo = ServiceInfo { name: "toy", version: "1.2.3", description: "A toy", port: 0 };
 
+thread_local! {
+    /// A test's own, gone when the test is.
+    static DATA: TempDir = TempDir::new().unwrap();
+}
+
+/// With a data directory of its own each time.
 fn settings(nats: &str, shutdown_secs: u64) -> CommonSettings {
     let shutdown = shutdown_secs.to_string();
+    let data = DATA.with(|data| data.path().join(uuid::Uuid::new_v4().to_string()));
     let flags = [
         "toy",
         "--nats-url",
@@ -36,7 +44,7 @@ fn settings(nats: &str, shutdown_secs: u64) -> CommonSettings {
         "--http-addr",
         "127.0.0.1:0",
         "--data-dir",
-        "d",
+        data.to_str().unwrap(),
         "--shutdown-secs",
         &shutdown,
     ];
@@ -249,15 +257,18 @@ async fn an_old_server_is_refused_in_plain_words() {
 }
 
 #[tokio::test]
-async fn the_data_directory_is_created_when_it_is_asked_for() {
+async fn the_data_directory_is_the_services_own_and_what_cannot_be_made_matters_when_it_is_asked_for() {
     let nats = NatsServer::start().await;
-    let dir = tempfile::TempDir::new().unwrap();
+    let dir = TempDir::new().unwrap();
     let wanted: PathBuf = dir.path().join("a/b");
     let (service, _signals) =
         launch(CommonSettings { data_dir: wanted.clone(), ..settings(&nats.url(), 10) }).await.unwrap();
-    assert!(!wanted.exists());
     assert_eq!(service.data_dir().unwrap(), wanted);
-    assert!(wanted.is_dir());
+    assert!(wanted.join(".lock").is_file());
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let none = CommonSettings { data_dir: dir.path().join("file/a"), ..settings(&nats.url(), 10) };
+    let (service, _signals) = launch(none).await.unwrap();
+    assert!(service.data_dir().unwrap_err().to_string().contains("DATA_DIR"));
 }
 
 /// A clock, unless it is called `none`; shows what the query passed on.

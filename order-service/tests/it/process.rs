@@ -35,10 +35,13 @@ struct Answer {
 impl Service {
     /// Starts it, and waits until it is ready.
     async fn start(nats: &NatsServer, data: &TempDir) -> Self {
-        let mut command = command(data.path());
-        command.env("NATS_URL", nats.url()).env("HTTP_ADDR", "127.0.0.1:0");
-        command.env("RUST_LOG", "info").env("LOG_FORMAT", "json").stdout(Stdio::piped());
-        let mut child = spawn_tied(command).unwrap();
+        let service = Self::of(spawn(nats, data.path()));
+        eventually(SOON, || async { service.is_ready().await.then_some(()) }).await;
+        service
+    }
+
+    /// A process, as soon as it listens.
+    fn of(mut child: Child) -> Self {
         let mut log = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let addr = |line: String| {
             let line: Value = serde_json::from_str(&line).unwrap();
@@ -47,9 +50,7 @@ impl Service {
         let url = format!("http://{}", log.find_map(addr).unwrap());
         // A full pipe would stop it.
         thread::spawn(move || log.for_each(drop));
-        let service = Self { child, url, http: Client::new() };
-        eventually(SOON, || async { service.is_ready().await.then_some(()) }).await;
-        service
+        Self { child, url, http: Client::new() }
     }
 
     async fn is_ready(&self) -> bool {
@@ -107,6 +108,14 @@ impl Drop for Service {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Starts it, with its log in a pipe.
+fn spawn(nats: &NatsServer, data: &Path) -> Child {
+    let mut command = command(data);
+    command.env("NATS_URL", nats.url()).env("HTTP_ADDR", "127.0.0.1:0");
+    command.env("RUST_LOG", "info").env("LOG_FORMAT", "json").stdout(Stdio::piped());
+    spawn_tied(command).unwrap()
 }
 
 fn command(data: &Path) -> Command {
@@ -230,4 +239,43 @@ async fn a_read_model_that_is_behind_says_so_in_the_metrics_and_refuses_no_reade
     service.tells("eventkit_projection_lag{projection=\"orders\"} 0").await;
     service.tells(&format!("eventkit_projection_watermark{{projection=\"orders\"}} {sequence}")).await;
     assert_eq!(service.see("/orders").await["total"], 4);
+}
+
+#[tokio::test]
+async fn a_second_process_on_a_data_directory_serves_and_pulls_nothing_and_ends() {
+    let (nats, data) = (NatsServer::start().await, TempDir::new().unwrap());
+    let first = Service::start(&nats, &data).await;
+    let second = spawn(&nats, data.path()).wait_with_output().unwrap();
+    let log = String::from_utf8(second.stdout).unwrap();
+    assert!(!second.status.success(), "{log}");
+    assert!(!log.contains("http listening") && !log.contains("connected to NATS"), "{log}");
+    assert!(log.contains("in use by another process"), "{log}");
+    assert!(first.is_ready().await);
+    assert_eq!(first.place("cart-1").await, "1");
+}
+
+#[tokio::test]
+async fn a_process_that_waits_for_a_data_directory_takes_over_when_the_other_one_has_ended() {
+    let (nats, data) = (NatsServer::start().await, TempDir::new().unwrap());
+    let mut first = Service::start(&nats, &data).await;
+    let waiting = spawn(&nats, data.path());
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    let second = Service::of(waiting);
+    eventually(SOON, || async { second.is_ready().await.then_some(()) }).await;
+    assert_eq!(second.place("cart-1").await, "1");
+}
+
+#[tokio::test]
+async fn a_process_whose_data_directory_is_deleted_ends_before_another_one_begins() {
+    let (nats, parent) = (NatsServer::start().await, TempDir::new().unwrap());
+    let data = TempDir::new_in(parent.path()).unwrap();
+    let mut first = Service::start(&nats, &data).await;
+    std::fs::remove_dir_all(data.path()).unwrap();
+    let mut second = Service::of(spawn(&nats, data.path()));
+    // Stopped before the second listens, the first has only to leave.
+    assert!(!first.child.wait().unwrap().success());
+    eventually(SOON, || async { second.is_ready().await.then_some(()) }).await;
+    assert_eq!(second.place("cart-1").await, "1");
+    assert!(second.child.try_wait().unwrap().is_none());
 }
