@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
     let (mut service, settings) = Service::start::<Settings>(about, common::catalog()).await?;
     let mails = service.read_model::<MailList>()?;
     let transport: Arc<dyn MailTransport> = match &settings.smtp_url {
-        Some(url) => Arc::new(Smtp::new(url)?),
+        Some(url) => Arc::new(Smtp::new(url)),
         None => Arc::new(EmlFiles::new(service.data_dir()?.join("mails"))?),
     };
     let sender = Sender::new(&settings.mail_from)?;

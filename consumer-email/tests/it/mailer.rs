@@ -130,7 +130,7 @@ async fn a_server_that_says_later_or_is_away_is_tried_again() {
     smtp.answers(Answer::Later);
     let later = mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap_err();
     assert!(matches!(later, HandlerError::Retry(_)), "{later:?}");
-    let nobody = Smtp::new(&"smtp://127.0.0.1:1".parse().unwrap()).unwrap();
+    let nobody = Smtp::new(&"smtp://127.0.0.1:1".parse().unwrap());
     let away = mailer(&log, nobody).handle(placed.clone()).await.unwrap_err();
     assert!(matches!(away, HandlerError::Retry(_)), "{away:?}");
     smtp.answers(Answer::Take);

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod eml;
+mod hostile_server;
 mod http;
 mod letter;
 mod mail;

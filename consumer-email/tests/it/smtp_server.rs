@@ -63,7 +63,11 @@ impl SmtpServer {
     }
 
     pub(crate) fn transport(&self) -> Smtp {
-        Smtp::new(&self.url()).unwrap()
+        Smtp::new(&self.url())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> SmtpUrl {
