@@ -89,6 +89,10 @@ impl Inbox for NoSet {
     fn is_suspect(&self, _: Key) -> bool {
         false
     }
+
+    fn is_done(&self, _: Key) -> bool {
+        false
+    }
 }
 
 /// The kit, with the durable idempotency set or without any.

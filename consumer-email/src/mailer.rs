@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use common::mail::{MailKind, MailSkipped};
+use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::{PaymentOutcome, PaymentProcessed};
 use eventkit::{
@@ -54,7 +54,7 @@ impl Mailer {
             return Ok(()); // nobody to write to
         };
         let kind = news.kind();
-        let mail_id = EntityId::new(cause.derive("mail").as_str()).or_reject()?;
+        let mail_id = self.mail_id(&order.order_id, kind, cause).await?;
         let address = match address(to) {
             Ok(address) => address,
             Err(flaw) if kind != MailKind::OrderPlaced => {
@@ -84,6 +84,24 @@ impl Mailer {
         self.mark_sent(facts, cause).await
     }
 
+    /// The id of the mail that tells this news. One that was begun while only the id of another producer's event counted
+    /// keeps the id that it got then.
+    async fn mail_id(
+        &self,
+        order_id: &EntityId,
+        kind: MailKind,
+        cause: &Cause,
+    ) -> Result<EntityId, HandlerError> {
+        if let Some(before) = cause.derive_by_id_alone("mail") {
+            let before = EntityId::new(before).or_reject()?;
+            let begun = self.mails.history(&before).await.context("looking for the mail")?;
+            if begun.first().is_some_and(|mail| about(&mail.event) == (order_id, kind)) {
+                return Ok(before);
+            }
+        }
+        EntityId::new(cause.derive("mail")).or_reject()
+    }
+
     async fn skip(&self, skipped: MailSkipped, cause: &Cause) -> HandlerResult {
         warn!(order.id = %skipped.order_id, reason = skipped.reason, "an order's e-mail address is invalid; it gets no mails");
         let mail_id = skipped.mail_id.clone();
@@ -106,6 +124,15 @@ impl Mailer {
         let (mail_id, sent) = (facts.mail_id.clone(), MailCommand::MarkSent(facts));
         self.mails.execute(&mail_id, &sent, &cause.clone().step("sent")).await.reject_refusal()?;
         Ok(())
+    }
+}
+
+/// Which news of which order a mail tells.
+fn about(mail: &MailEvent) -> (&EntityId, MailKind) {
+    match mail {
+        MailEvent::Attempted(MailAttempted { order_id, kind, .. })
+        | MailEvent::Sent(MailSent { order_id, kind, .. })
+        | MailEvent::Skipped(MailSkipped { order_id, kind, .. }) => (order_id, *kind),
     }
 }
 

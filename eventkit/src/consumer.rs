@@ -24,7 +24,7 @@ use futures::future::BoxFuture;
 use crate::envelope::DecodeError;
 use crate::failure::{causes, panic_message};
 use crate::health::CheckHandle;
-use crate::inbox::{Claim, Grant, Inbox, Key, Turn};
+use crate::inbox::{Claim, Grant, Inbox, Key, Marks, Turn};
 use crate::jitter::jittered;
 use crate::subject::{self, EventSubject};
 use crate::timers::due_prefix;
@@ -77,6 +77,8 @@ struct Place<'a> {
     subject: &'a str,
     version: u64,
     sequence: u64,
+    /// It stands where another producer published it.
+    as_it_came: bool,
     trace: Option<&'a TraceContext>,
 }
 
@@ -295,13 +297,17 @@ impl Consumer {
 
 fn route<E: Event>(handler: impl Handler<E>) -> Route {
     let handler = Arc::new(handler);
-    Box::new(move |envelope, Place { subject, version, sequence, trace }| {
+    Box::new(move |envelope, Place { subject, version, sequence, as_it_came, trace }| {
         let event = envelope.event::<E>()?;
         let entity = event.entity_id().clone();
         envelope.check_place(subject, &entity)?;
         let mut meta = Metadata { trace: trace.cloned(), ..envelope.metadata()? };
         if meta.data_version == 0 {
             meta.data_version = E::VERSION;
+        }
+        if as_it_came {
+            // Whatever it names as its cause, the kit did not record it: see [`crate::Cause::event`].
+            meta.causation_id = None;
         }
         let (handler, event) = (Arc::clone(&handler), Recorded { event, meta, version, sequence });
         Ok(Routed { entity, handling: async move { handler.handle(event).await }.boxed() })
@@ -328,7 +334,7 @@ pub(crate) struct Delivery {
 #[derive(Debug)]
 pub(crate) enum Disposition {
     /// It is handled now. Mark it, with others, then tell the server.
-    Handled(Key),
+    Handled(Marks),
     /// It was handled before. Tell the server.
     Ack,
     /// Try it again after a while; it keeps its place in its lane.
@@ -340,7 +346,7 @@ pub(crate) enum Disposition {
 /// Why a delivery is given up.
 #[derive(Debug)]
 pub(crate) struct GivenUp {
-    pub(crate) key: Option<Key>,
+    pub(crate) marks: Option<Marks>,
     pub(crate) class: FailureClass,
     pub(crate) errors: Vec<String>,
     pub(crate) attempts: u32,
@@ -352,17 +358,18 @@ impl Consumer {
     /// here and no dead letter stored, and what was handled is marked by the runtime, many in one write. What it asks of
     /// the broker, it asks the idempotency set, behind [`Inbox`].
     async fn process(&self, inbox: &dyn Inbox, delivery: &Delivery) -> Disposition {
-        let (key, handling) = match self.decode(delivery) {
+        let (marks, handling) = match self.decode(delivery) {
             Ok(decoded) => decoded,
             Err(error) => {
                 return self.give_up(delivery, None, FailureClass::Undecodable, &error.into(), 0, None);
             }
         };
+        let key = marks.event;
         // One that may have killed this process before must not take its neighbours with it.
         let _alone = if inbox.is_suspect(key) { Some(self.alone.lock().await) } else { None };
         let grant = match inbox.claim(key, delivery.turn).await {
             Ok(Claim::Granted(grant)) => grant,
-            Ok(Claim::Done) => return Disposition::Ack,
+            Ok(Claim::Done) => return self.done_before(inbox, delivery, marks),
             Ok(Claim::Held) => return wait_for(delivery, self.limits.claim_lease / 5),
             Err(error) => {
                 tracing::warn!(
@@ -377,13 +384,13 @@ impl Consumer {
         };
         let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at);
         if grant.attempt > self.limits.max_attempts {
-            return self.give_up_started_too_often(delivery, key, grant, first_failed_at);
+            return self.give_up_started_too_often(delivery, marks, grant, first_failed_at);
         }
         match self.handle(handling).await {
-            Ok(()) => Disposition::Handled(key),
+            Ok(()) => Disposition::Handled(marks),
             Err(HandlerError::Reject(error)) => self.give_up(
                 delivery,
-                Some(key),
+                Some(marks),
                 FailureClass::Rejected,
                 &error,
                 grant.attempt,
@@ -391,7 +398,7 @@ impl Consumer {
             ),
             Err(HandlerError::Retry(error)) if grant.attempt >= self.limits.max_attempts => self.give_up(
                 delivery,
-                Some(key),
+                Some(marks),
                 FailureClass::Exhausted,
                 &error,
                 grant.attempt,
@@ -404,7 +411,7 @@ impl Consumer {
     }
 
     /// Reads the event and makes its handler ready to run.
-    fn decode(&self, delivery: &Delivery) -> Result<(Key, BoxFuture<'static, HandlerResult>), DecodeError> {
+    fn decode(&self, delivery: &Delivery) -> Result<(Marks, BoxFuture<'static, HandlerResult>), DecodeError> {
         let envelope = Envelope::decode(&delivery.payload)?;
         let due = delivery.subject.strip_prefix(&self.due_prefix);
         let stored = EventSubject::parse(due.unwrap_or(&delivery.subject));
@@ -420,6 +427,7 @@ impl Consumer {
             subject: due.unwrap_or(&delivery.subject),
             version: stored.map_or(0, |subject| subject.version),
             sequence: delivery.sequence,
+            as_it_came: due.is_none() && stored.is_none(),
             trace: delivery.trace.as_ref(),
         };
         let read = std::panic::catch_unwind(AssertUnwindSafe(|| route(&envelope, place)));
@@ -427,15 +435,24 @@ impl Consumer {
             let event_type = envelope.event_type().to_owned();
             Err(DecodeError::Panicked { event_type, panic: panic_message(&*panic).to_owned() })
         })?;
-        let key = match (delivery.redrives, due, stored) {
-            (0, None, None) => Key::of_adopted(envelope.id(), envelope.event_type(), &entity),
-            (0, ..) if !envelope.is_caused() => {
-                Key::of_foreign(envelope.id(), envelope.event_type(), &entity)
+        let at = (delivery.subject.as_str(), delivery.sequence, delivery.redrives);
+        Ok((Marks::of(&envelope, &entity, place.as_it_came, at), handling))
+    }
+
+    /// What becomes of an event that is marked already.
+    fn done_before(&self, inbox: &dyn Inbox, delivery: &Delivery, marks: Marks) -> Disposition {
+        match marks.content {
+            // It came again with something else to say. Which of the two is meant, only its producer knows.
+            Some(content) if !inbox.is_done(content) => {
+                let marks = Marks { event: content, content: None };
+                let error = anyhow::anyhow!(
+                    "an event of the same source, id, type and entity was handled, and said something else: give this one \
+                     an id of its own, or dismiss it"
+                );
+                self.give_up(delivery, Some(marks), FailureClass::Rejected, &error, 0, None)
             }
-            (0, ..) => Key::of_event(envelope.id()),
-            (redrives, ..) => Key::of_redrive(&delivery.subject, envelope.id(), redrives),
-        };
-        Ok((key, handling))
+            _ => Disposition::Ack,
+        }
     }
 
     /// Runs the handler. A panic and a time-out are failures like any other.
@@ -488,7 +505,7 @@ impl Consumer {
     fn give_up_started_too_often(
         &self,
         delivery: &Delivery,
-        key: Key,
+        marks: Marks,
         grant: Grant,
         first_failed_at: Option<DateTime<Utc>>,
     ) -> Disposition {
@@ -499,13 +516,13 @@ impl Consumer {
             (FailureClass::Exhausted, "the handler failed as often as it may")
         };
         let error = anyhow::anyhow!("{error}, {attempts} times");
-        self.give_up(delivery, Some(key), class, &error, attempts, first_failed_at)
+        self.give_up(delivery, Some(marks), class, &error, attempts, first_failed_at)
     }
 
     fn give_up(
         &self,
         delivery: &Delivery,
-        key: Option<Key>,
+        marks: Option<Marks>,
         class: FailureClass,
         error: &anyhow::Error,
         attempts: u32,
@@ -522,7 +539,7 @@ impl Consumer {
             "dead letter",
         );
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
-        Disposition::DeadLetter(GivenUp { key, class, errors, attempts, first_failed_at })
+        Disposition::DeadLetter(GivenUp { marks, class, errors, attempts, first_failed_at })
     }
 }
 

@@ -6,9 +6,11 @@ use std::fmt;
 use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::event::{UpcastError, decode_data};
+use crate::id::is_made_here;
 use crate::{EntityId, Event, EventId, InvalidId, Metadata, subject};
 
 /// The content type of a message body (CloudEvents JSON format 1.0.2).
@@ -107,10 +109,29 @@ impl<'a> Envelope<'a> {
         Ok(self)
     }
 
-    /// Whether it names what led to it. What the kit records does; what another producer published, and what was adopted
-    /// from one, need not.
-    pub(crate) fn is_caused(&self) -> bool {
-        !self.wire.causationid.is_empty()
+    /// Whether the kit recorded it because of something, and not another producer. What is adopted from one is not.
+    pub(crate) fn is_made_here(&self) -> bool {
+        is_made_here(self.id(), !self.wire.causationid.is_empty())
+    }
+
+    /// Who produced it, as it was sent; nothing in a first-generation document.
+    pub(crate) fn source(&self) -> &str {
+        &self.wire.source
+    }
+
+    /// Returns what it says, in one form however it is written: an event that its producer sends again says the same.
+    pub(crate) fn content(&self) -> String {
+        let Ok(mut content) = serde_json::from_str::<Value>(self.data.get()) else {
+            return self.data.get().to_owned(); // too deep: a repeat of it is known byte for byte
+        };
+        if self.wire.specversion.is_empty()
+            && let Some(document) = content.as_object_mut()
+        {
+            // The whole document of the first generation: like `time`, when it was sent is not what it says.
+            document.remove("timestamp");
+        }
+        content.sort_all_objects();
+        content.to_string()
     }
 
     /// The wire name of the event, such as `order.placed`.

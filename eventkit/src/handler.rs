@@ -8,11 +8,12 @@ use crate::{Event, ExecuteError, PublishError, Recorded, StoreError};
 /// Reacts to one type of event. Implement it on one struct for as many event types as belong together.
 ///
 /// The same event may be handled more than once (a crash between the effect and its mark), so an effect needs a
-/// key of its own: commands given with [`Recorded::cause`] have one by themselves.
+/// key of its own: commands given with [`Recorded::cause`] have one by themselves, and [`crate::Cause::derive`] makes one for
+/// an effect outside. The event's id alone is none: another producer may use it twice.
 pub trait Handler<E: Event>: Send + Sync + 'static {
     /// Handles one event. `Ok` means done for good. `?` on any error means "try again later"; `.or_reject()?` means "this
-    /// will never work" and sends the event to the dead letters at once, as `?` does with [`StoreError::TooLarge`]
-    /// and [`PublishError::TooLarge`].
+    /// will never work" and sends the event to the dead letters at once, as `?` does with [`StoreError::TooLarge`],
+    /// [`StoreError::CauseReused`] and [`PublishError::TooLarge`].
     fn handle(&self, event: Recorded<E>) -> impl Future<Output = HandlerResult> + Send;
 }
 
@@ -44,12 +45,12 @@ impl HandlerError {
 impl<E: Into<anyhow::Error>> From<E> for HandlerError {
     fn from(error: E) -> Self {
         let error = error.into();
-        // What is too large to be recorded is as large next time.
-        let is_too_large = error.chain().any(|cause| {
-            matches!(cause.downcast_ref(), Some(StoreError::TooLarge(_)))
+        // What is too large to be recorded, or is another event's command, is so next time.
+        let is_final = error.chain().any(|cause| {
+            matches!(cause.downcast_ref(), Some(StoreError::TooLarge(_) | StoreError::CauseReused { .. }))
                 || matches!(cause.downcast_ref(), Some(PublishError::TooLarge(_)))
         });
-        if is_too_large { Self::Reject(error) } else { Self::Retry(error) }
+        if is_final { Self::Reject(error) } else { Self::Retry(error) }
     }
 }
 
@@ -104,13 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_to_be_recorded_is_not_tried_again() {
+    fn what_can_never_be_recorded_is_not_tried_again() {
         let of = |failure: StoreError| {
             let failure: ExecuteError<std::convert::Infallible> = failure.into();
             HandlerError::from(Err::<(), _>(failure).context("recording").unwrap_err())
         };
         assert!(matches!(of(StoreError::TooLarge("much".to_owned())), HandlerError::Reject(_)));
         assert!(matches!(of(StoreError::Unavailable("away".to_owned())), HandlerError::Retry(_)));
+        let id = crate::EntityId::new("a").unwrap();
+        assert!(matches!(of(StoreError::CauseReused { entity: "lamp", id }), HandlerError::Reject(_)));
         let direct = HandlerError::from(StoreError::TooLarge("much".to_owned()));
         assert!(matches!(direct, HandlerError::Reject(_)));
         let published = HandlerError::from(PublishError::TooLarge("much".to_owned()));

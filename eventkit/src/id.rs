@@ -37,10 +37,10 @@ impl EntityId {
     }
 }
 
-/// The identity of one event: the CloudEvents `id` and the `Nats-Msg-Id` of its message.
+/// The CloudEvents `id` of an event, and the `Nats-Msg-Id` of its message.
 ///
-/// Ours are UUIDv7, or derived from the event that caused them ([`crate::Cause::derive`]). Those of other
-/// producers are taken as they come: 1 to 128 visible ASCII characters.
+/// Ours are UUIDv7, or derived from the event that caused them ([`crate::Cause::derive`]), and unique. Those of other
+/// producers are taken as they come, 1 to 128 visible ASCII characters; they identify an event together with its `source`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Arc<str>);
 
@@ -72,6 +72,18 @@ impl From<Uuid> for EventId {
     fn from(id: Uuid) -> Self {
         Self(text_of(id))
     }
+}
+
+/// Reads an id that is a UUID in its canonical form. Only that: two ids that differ in writing are two ids.
+pub(crate) fn canonical_uuid(id: &str) -> Option<Uuid> {
+    let uuid = (id.len() == 36).then(|| Uuid::try_parse(id).ok()).flatten();
+    uuid.filter(|_| !id.bytes().any(|b| b.is_ascii_uppercase()))
+}
+
+/// Whether an event of that id is one that the kit recorded because of something, and not another producer's: such an
+/// event names its cause, and its id is derived ([`crate::Cause::derive`]), which nothing else has.
+pub(crate) fn is_made_here(id: &str, is_caused: bool) -> bool {
+    is_caused && canonical_uuid(id).is_some_and(|id| matches!(id.get_version_num(), 5 | 7))
 }
 
 fn text_of(id: Uuid) -> Arc<str> {

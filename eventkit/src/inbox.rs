@@ -13,7 +13,8 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::{EntityId, EventId};
+use crate::id::canonical_uuid;
+use crate::{EntityId, Envelope, EventId};
 
 pub use jetstream::{InboxSettings, JetStreamInbox};
 pub use memory::MemoryInbox;
@@ -40,6 +41,10 @@ pub trait Inbox: Send + Sync + 'static {
     /// Whether an attempt at this event was started and never came to an end. Such events are handled one at a
     /// time, so that one that kills the process does not use up the attempts of its neighbours.
     fn is_suspect(&self, key: Key) -> bool;
+
+    /// Whether a mark is known here. Asked of a mark that was written with, or before, one for which a claim has just been
+    /// answered [`Claim::Done`].
+    fn is_done(&self, key: Key) -> bool;
 }
 
 /// The place of an event in the set: its id, or a hash of it where that is no UUID.
@@ -47,34 +52,63 @@ pub trait Inbox: Send + Sync + 'static {
 pub struct Key(u128);
 
 impl Key {
-    /// The key of an event.
+    /// The key of an event that the kit recorded: its id.
     pub fn of_event(id: &str) -> Self {
         let hash = || Uuid::new_v5(&NAMESPACE, id.as_bytes());
-        // Only the canonical form: two ids that differ in writing are two ids.
-        let uuid = (id.len() == 36).then(|| Uuid::try_parse(id).ok()).flatten();
-        Self(uuid.filter(|_| !id.bytes().any(|b| b.is_ascii_uppercase())).unwrap_or_else(hash).as_u128())
-    }
-
-    /// The key of another producer's event, as it was published. What is recorded of it keeps its id, and may come to the
-    /// same consumer. A producer that gives one id to events of two entities, or of two
-    /// types, is not believed to have repeated itself.
-    pub(crate) fn of_adopted(id: &str, event_type: &str, entity: &EntityId) -> Self {
-        Self::hashed(&format!("{id} {event_type} of {entity} adopted"))
-    }
-
-    /// The key of an event that nothing here caused, by whose id another entity's may be known as well: its producer
-    /// alone answers for the id.
-    pub(crate) fn of_foreign(id: &str, event_type: &str, entity: &EntityId) -> Self {
-        Self::hashed(&format!("{id} {event_type} of {entity}"))
+        Self(canonical_uuid(id).unwrap_or_else(hash).as_u128())
     }
 
     /// The key of one more try of an event that had been given up.
-    pub(crate) fn of_redrive(subject: &str, id: &str, redrives: u32) -> Self {
+    fn of_redrive(subject: &str, id: &str, redrives: u32) -> Self {
         Self::hashed(&format!("{id} {subject} redrive {redrives}"))
     }
 
     fn hashed(text: &str) -> Self {
         Self(Uuid::new_v5(&NAMESPACE, text.as_bytes()).as_u128())
+    }
+}
+
+/// What is marked of an event that is done with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks {
+    /// The event.
+    pub(crate) event: Key,
+    /// What it said, if it is another producer's: the same event does not come with something else to say.
+    pub(crate) content: Option<Key>,
+}
+
+impl Marks {
+    /// The marks of an event that was read, at its position on the log. `as_it_came`: as another producer published it.
+    /// What is recorded of it keeps its id, and may come to the same consumer.
+    pub(crate) fn of(
+        envelope: &Envelope<'_>,
+        entity: &EntityId,
+        as_it_came: bool,
+        (subject, sequence, redrives): (&str, u64, u32),
+    ) -> Self {
+        let own = !as_it_came && envelope.is_made_here();
+        let event = match redrives {
+            0 if own => Key::of_event(envelope.id()),
+            0 => return Self::of_foreign(envelope, entity, as_it_came),
+            _ if own => Key::of_redrive(subject, envelope.id(), redrives),
+            _ => Key::hashed(&format!("{} {subject} at {sequence} redrive {redrives}", envelope.id())),
+        };
+        Self { event, content: None }
+    }
+
+    /// Another producer alone answers for its ids: an event of another source, type or entity is another event.
+    fn of_foreign(envelope: &Envelope<'_>, entity: &EntityId, as_it_came: bool) -> Self {
+        let (id, event_type, source) = (envelope.id(), envelope.event_type(), envelope.source());
+        let came = if as_it_came { "published" } else { "recorded" };
+        // The source is last: it may be any text.
+        let event = Key::hashed(&format!("{id} {event_type} of {entity} {came} by {source}"));
+        Self { event, content: Some(Key::hashed(&format!("{event} {}", envelope.content()))) }
+    }
+
+    /// All of them, in the order in which they must be written: a process may end between any two writes, and an event
+    /// that is marked without what it said would be taken for another one.
+    pub(crate) fn keys(self) -> impl Iterator<Item = Key> {
+        self.content.into_iter().chain([self.event])
     }
 }
 

@@ -113,8 +113,10 @@
 mod id;
 pub use id::{EntityId, EventId, InvalidId};
 
+mod cause;
+pub use cause::Cause;
 mod event;
-pub use event::{Cause, Event, EventSet, Metadata, Recorded, UpcastError, Upcaster};
+pub use event::{Event, EventSet, Metadata, Recorded, UpcastError, Upcaster};
 
 mod trace;
 pub use trace::TraceContext;

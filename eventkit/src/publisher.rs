@@ -122,7 +122,7 @@ struct Draft<'a, E> {
 impl<E: Event> Draft<'_, E> {
     fn outgoing(&self) -> Result<Outgoing, PublishError> {
         let entity = self.event.entity_id();
-        let message_id = self.cause.message_id(entity, &self.meta.id);
+        let message_id = self.cause.message_id(E::TYPE, entity, &self.meta.id);
         let payload = Envelope::encode(&self.meta, self.event)?;
         Ok(Outgoing::event(subject::event(E::TYPE, entity, 0), &message_id, self.cause, payload))
     }

@@ -2,6 +2,7 @@
 //!
 //! Stored is published: there is no second write. See docs/decisions for why the version is in the subject.
 
+mod again;
 mod append;
 mod history;
 mod hot;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use self::history::{Decision, History};
+use self::again::Asked;
+use self::history::History;
 use self::hot::Hot;
 use self::load::Slot;
 use self::snapshot::Snapshots;
 use crate::log::{Ack, PublishFailure, StoreError, Stored};
 use crate::subject::are_of;
-use crate::{Aggregate, Cause, EntityId, EventId, EventLog, EventSet, Recorded, subject};
+use crate::{Aggregate, Cause, EntityId, EventLog, EventSet, Recorded, subject};
 
 /// How often a decision is taken anew because another writer came first. In one process commands to one entity queue,
 /// so this counts other processes only.
@@ -84,22 +86,6 @@ enum Answer {
     WithState,
     /// Nothing that anybody looks at: in place of the state there is the default.
     Done,
-}
-
-/// A command, the id of the first event that it leads to, and what it leads to in the state of now.
-struct Asked<'a, A: Aggregate> {
-    command: &'a A::Command,
-    first_id: &'a EventId,
-    decided_now: &'a [A::Event],
-}
-
-/// A decision that was carried out before for the same cause.
-struct Before<E> {
-    events: Vec<E>,
-    /// The version of its last event.
-    last: u64,
-    /// Where the log holds that one.
-    sequence: u64,
 }
 
 /// How often a command was tried, and what was learnt.
@@ -241,9 +227,9 @@ impl<A: Aggregate> EventStore<A> {
             tries.known = tries.known.max(version);
             let history = self.history_of(id).holding(tries.known);
             let decision = hot.loaded.state.decide(command);
-            let asked =
-                Asked { command, first_id: &first_id, decided_now: decision.as_deref().unwrap_or(&[]) };
-            if let Some(before) = self.answer_again(history, hot, cause, &asked).await? {
+            let decided_now = decision.as_deref().unwrap_or(&[]);
+            let asked = Asked { command, cause, first_id: &first_id, decided_now };
+            if let Some(before) = self.answer_again(history, hot, &asked).await? {
                 // Others go on meanwhile.
                 drop(slot);
                 return self.first_answer(history, before, answer).await.inspect(|e| self.note_written(e));
@@ -343,62 +329,6 @@ impl<A: Aggregate> EventStore<A> {
                 answer => return answer,
             }
         }
-    }
-
-    /// What a command led to that was carried out before, if one of the entity's events is its first.
-    async fn answer_again(
-        &self,
-        history: History<'_>,
-        hot: &Hot<A>,
-        cause: &Cause,
-        asked: &Asked<'_, A>,
-    ) -> Result<Option<Before<A::Event>>, StoreError> {
-        let first_id = asked.first_id;
-        for version in hot.perhaps_at(first_id) {
-            let Some(decision) = history.decision_at::<A::Event>(version, first_id).await? else { continue };
-            let Decision { events, causation, sequence } = decision;
-            let same_cause = causation.as_ref() == cause.causation_of(first_id);
-            if !same_cause || !self.led_to(history, version, &events, asked).await? {
-                return Err(StoreError::CauseReused { entity: A::ENTITY, id: history.id.clone() });
-            }
-            let last = version + events.len() as u64 - 1;
-            return Ok(Some(Before { events, last, sequence }));
-        }
-        Ok(None)
-    }
-
-    /// Answers a repeated command as at first.
-    async fn first_answer(
-        &self,
-        history: History<'_>,
-        Before { events, last, sequence }: Before<A::Event>,
-        answer: Answer,
-    ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        let state = match answer {
-            Answer::WithState => self.fold_to(history, last).await?.state,
-            Answer::Done => A::default(),
-        };
-        Ok(Executed { state, version: last, sequence, events, repeated: true })
-    }
-
-    /// Whether it was this command that led to those events at `version`. Another one shows where it leads to another type
-    /// of event now, and would have led to another one then.
-    async fn led_to(
-        &self,
-        history: History<'_>,
-        version: u64,
-        events: &[A::Event],
-        Asked { command, decided_now, .. }: &Asked<'_, A>,
-    ) -> Result<bool, StoreError> {
-        let same_kind = |other: &[A::Event]| match (other.first(), events.first()) {
-            (Some(other), Some(event)) => other.kind() == event.kind(),
-            _ => false,
-        };
-        if decided_now.is_empty() || same_kind(decided_now) {
-            return Ok(true);
-        }
-        let before = self.fold_to(history, version - 1).await?.state;
-        Ok(before.decide(command).is_ok_and(|decided| same_kind(&decided)))
     }
 
     fn history_of<'a>(&'a self, id: &'a EntityId) -> History<'a> {

@@ -23,7 +23,7 @@ impl Handler<OrderPlaced> for OrderAdopter {
     async fn handle(&self, placed: Recorded<OrderPlaced>) -> HandlerResult {
         // Whatever it says, an order from outside is paid outside: nothing here is charged for it.
         let order = OrderPlaced { payment_method: PaymentMethod::External {}, ..placed.event.clone() };
-        let cause = Cause::adopting(&placed.meta);
+        let cause = Cause::adopting(&placed);
         self.orders.execute(&placed.order_id, &OrderCommand::Place(order), &cause).await.reject_refusal()?;
         Ok(())
     }
@@ -35,7 +35,7 @@ impl Handler<OrderShipped> for OrderAdopter {
             carrier: shipped.carrier.clone(),
             tracking_number: shipped.tracking_number.clone(),
         };
-        match self.orders.execute(&shipped.order_id, &command, &Cause::adopting(&shipped.meta)).await {
+        match self.orders.execute(&shipped.order_id, &command, &Cause::adopting(&shipped)).await {
             // The order or its payment may still be on its way.
             Err(ExecuteError::Rejected(early @ (OrderRejection::NotConfirmed | OrderRejection::Unknown))) => {
                 Err(early).context("a shipment came before its order was confirmed")?

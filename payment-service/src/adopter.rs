@@ -41,7 +41,7 @@ impl Handler<PaymentProcessed> for PaymentAdopter {
             own => PaymentMethodKind::External { method: own.label().to_owned() },
         };
         let record = PaymentCommand::Record(PaymentProcessed { payment_method, ..paid.event.clone() });
-        let adopting = Cause::adopting(&paid.meta);
+        let adopting = Cause::adopting(&paid);
         self.payments.execute(&paid.payment_id, &record, &adopting).await.reject_refusal()?;
 
         if paid.status == PaymentOutcome::Failed {

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use common::mail::MailKind;
 use common::payment::PaymentOutcome;
 use consumer_email::letter::Letter;
+use consumer_email::mail::{Mail, MailCommand, MailFacts};
 use consumer_email::mail_list::{MailList, MailStatus, MailSummary};
 use consumer_email::smtp::Smtp;
 use consumer_email::transport::{MailTransport, Sending};
 use eventkit::http::{MinSequence, PageQuery};
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Handler, HandlerError, ReadModel};
+use eventkit::{Cause, EntityId, EventId, Handler, HandlerError, ReadModel};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +72,70 @@ async fn a_redelivery_of_a_mail_that_was_sent_sends_nothing() {
         mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap();
     }
     assert_eq!(smtp.received().len(), 1);
+}
+
+#[tokio::test]
+async fn news_under_one_event_id_are_each_a_mail() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let mailer = mailer(&log, smtp.transport());
+    let (mut placed, mut failed) = (Vec::new(), Vec::new());
+    for (order_id, source) in [("o-1", "/one"), ("o-2", "/one"), ("o-3", "/two")] {
+        let mut order = happens::<AnyOrder, _>(&log, order(order_id)).await;
+        let mut payment = happens::<AnyPayment, _>(&log, payment(order_id, PaymentOutcome::Failed)).await;
+        for meta in [&mut order.meta, &mut payment.meta] {
+            // As another producer's events stand on the log once they are adopted.
+            (meta.id, meta.causation_id) = (EventId::new("e-1").unwrap(), None);
+            meta.source = source.to_owned();
+        }
+        placed.push(order);
+        failed.push(payment);
+    }
+    for _ in 0..2 {
+        for order in &placed {
+            mailer.handle(order.clone()).await.unwrap();
+        }
+        for payment in &failed {
+            mailer.handle(payment.clone()).await.unwrap();
+        }
+    }
+    let received = smtp.received();
+    let ids: HashSet<_> = received.iter().map(|mail| mail.header("Message-ID").unwrap().to_owned()).collect();
+    assert_eq!((received.len(), ids.len()), (6, 6), "a mail for each piece of news, and once");
+}
+
+#[tokio::test]
+async fn a_mail_that_an_earlier_release_sent_is_not_sent_again_under_another_id() {
+    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
+    let log = log(&nats).await;
+    let mut orders = Vec::new();
+    for order_id in ["o-1", "o-2"] {
+        let mut order = happens::<AnyOrder, _>(&log, order(order_id)).await;
+        (order.meta.id, order.meta.causation_id) = (EventId::new("e-1").unwrap(), None);
+        orders.push(order);
+    }
+    // Its id followed from the event's id alone, and so did those of its events.
+    let cause = orders[0].cause();
+    let mail_id = EntityId::new(cause.derive_by_id_alone("mail").unwrap()).unwrap();
+    let facts = MailFacts {
+        order_id: orders[0].order_id.clone(),
+        kind: MailKind::OrderPlaced,
+        to: "alice@example.org".to_owned(),
+        message_id: format!("<{mail_id}@example.com>"),
+        mail_id: mail_id.clone(),
+    };
+    let request = Cause::request(EventId::new("e-1").unwrap());
+    let mails = log.store::<Mail>();
+    mails.execute(&mail_id, &MailCommand::Attempt(facts.clone()), &request).await.unwrap();
+    mails.execute(&mail_id, &MailCommand::MarkSent(facts), &request.step("sent")).await.unwrap();
+
+    let mailer = mailer(&log, smtp.transport());
+    for order in orders {
+        mailer.handle(order).await.unwrap();
+    }
+    let received = smtp.received();
+    assert_eq!(received.len(), 1, "the second order's only");
+    assert!(received[0].header("Subject").unwrap().contains("o-2"));
 }
 
 #[tokio::test]

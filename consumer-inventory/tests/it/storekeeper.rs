@@ -11,7 +11,7 @@ use eventkit::{Cause, Event, EventId, EventLog, Handler, HandlerError, Metadata,
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{happens, id, order};
+use crate::{AnyOrder, happens, id, order};
 
 async fn log(server: &NatsServer) -> EventLog {
     let client = server.client().await;
@@ -78,6 +78,41 @@ async fn a_redelivery_reserves_nothing_more() {
     assert_eq!(history.len(), 1);
     assert!(matches!(history[0].event, StockEvent::Rejected(_)), "there is no stock");
     assert_eq!(history[0].meta.causation_id.as_ref(), Some(&placed.meta.id));
+}
+
+#[tokio::test]
+async fn orders_under_one_event_id_are_each_reserved_or_rejected() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let keeper = Storekeeper::new(log.store()).unwrap();
+    receive(&keeper, "p-1", 5).await;
+    let stop = CancellationToken::new();
+    let running =
+        tokio::spawn(consumer_inventory::consumer(keeper.clone()).run(log.client().clone(), stop.clone()));
+    // As order-service adopts them: each on its own subject, under the id that its producer gave it.
+    let event_id = EventId::generate();
+    for (order_id, source, quantity) in [("o-1", "/one", 2), ("o-2", "/one", 2), ("o-3", "/two", 4)] {
+        let mut placed = recorded(order(order_id, &[("p-1", quantity)]));
+        placed.meta.id = event_id.clone();
+        placed.meta.source = source.to_owned();
+        let adopting = Cause::adopting(&placed);
+        let orders = log.store::<AnyOrder>();
+        orders.execute(&id(order_id), &placed.event.into(), &adopting).await.unwrap();
+    }
+    let store = log.store::<Stock>();
+    let stock = eventually(Duration::from_secs(10), async || {
+        let stock = store.load(&id("main")).await.unwrap().state;
+        stock.reservation(&id("o-3")).is_some().then_some(stock)
+    })
+    .await;
+    for order_id in ["o-1", "o-2"] {
+        let held = stock.reservation(&id(order_id));
+        assert!(matches!(held, Some(Reservation::Reserved(_))), "{order_id}: {held:?}");
+    }
+    assert_eq!(stock.reservation(&id("o-3")), Some(&Reservation::Rejected));
+    assert_eq!(stock.product(&id("p-1")).unwrap().reserved, 4);
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test]

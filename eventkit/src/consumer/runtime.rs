@@ -26,7 +26,7 @@ use super::settle::{Settlement, Verdict};
 use super::workers::{Job, Processed, Workers};
 use super::{Consumer, Delivery, Disposition, GivenUp, Limits, OrderingKey};
 use crate::health::CheckHandle;
-use crate::inbox::{Inbox, InboxError, Key, Turn};
+use crate::inbox::{Inbox, InboxError, Marks, Turn};
 use crate::jitter::jittered;
 use crate::subject::{self, EventSubject};
 use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext};
@@ -64,7 +64,7 @@ enum Stage {
 struct Handled {
     id: Id,
     delivery: Delivery,
-    key: Key,
+    marks: Marks,
 }
 
 /// What a task gives back.
@@ -277,7 +277,7 @@ impl Runtime {
     /// Does what was decided about a message.
     fn follow_up(&mut self, Processed { id, delivery, disposition }: Processed) {
         match disposition {
-            Disposition::Handled(key) => self.to_mark.push(Handled { id, delivery, key }),
+            Disposition::Handled(marks) => self.to_mark.push(Handled { id, delivery, marks }),
             Disposition::Ack => {
                 self.duplicate.increment(1);
                 self.settle(id, Verdict::Ack);
@@ -336,7 +336,7 @@ impl Runtime {
         self.marking = true;
         let (inbox, handled) = (Arc::clone(&self.inbox), std::mem::take(&mut self.to_mark));
         self.writing.spawn(async move {
-            let keys: Vec<_> = handled.iter().map(|handled| handled.key).collect();
+            let keys: Vec<_> = handled.iter().flat_map(|handled| handled.marks.keys()).collect();
             let marked = inbox.done(&keys).await;
             Written::Marks(handled, marked)
         });
@@ -345,7 +345,7 @@ impl Runtime {
     /// Stores a dead letter, for as long as it takes; the message is kept until then.
     fn store(&mut self, id: Id, delivery: &Delivery, given_up: GivenUp) {
         let Some(owned) = self.owned.get(&id) else { return };
-        let GivenUp { key, class, errors, attempts, first_failed_at } = given_up;
+        let GivenUp { marks, class, errors, attempts, first_failed_at } = given_up;
         let letter = DeadLetter {
             consumer: self.consumer.name.clone(),
             class,
@@ -378,8 +378,8 @@ impl Runtime {
                 }
             }
             storing.set_ready(true, "the last one is stored");
-            if let Some(key) = key
-                && let Err(error) = inbox.done(&[key]).await
+            if let Some(marks) = marks
+                && let Err(error) = inbox.done(&marks.keys().collect::<Vec<_>>()).await
             {
                 tracing::debug!(%error, "a dead letter was not marked; it may be stored twice");
             }

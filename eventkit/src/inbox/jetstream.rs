@@ -156,6 +156,10 @@ impl Inbox for JetStreamInbox {
         let set = self.shared.set();
         set.claims.get(&key).is_some_and(|claim| !claim.finished && claim.until <= Instant::now())
     }
+
+    fn is_done(&self, key: Key) -> bool {
+        self.shared.set().done.contains(&key)
+    }
 }
 
 /// Runs a task whose end, also by a panic, cancels `ended`.

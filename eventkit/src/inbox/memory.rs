@@ -76,4 +76,8 @@ impl Inbox for MemoryInbox {
     fn is_suspect(&self, key: Key) -> bool {
         matches!(self.entries().get(&key), Some(Entry::Running { until, .. }) if *until <= Instant::now())
     }
+
+    fn is_done(&self, key: Key) -> bool {
+        matches!(self.entries().get(&key), Some(Entry::Done))
+    }
 }

@@ -36,7 +36,7 @@ impl<A: Aggregate> EventStore<A> {
                 .map_err(|error| PublishFailure::Refused(error.to_string()))?;
             let subject = subject::event(event_type, id, version);
             messages.push(
-                Outgoing::event(subject, &cause.message_id(id, &event_id), cause, body)
+                Outgoing::event(subject, &cause.message_id(A::ENTITY, id, &event_id), cause, body)
                     .only_if_empty(&subject::of_version(A::ENTITY, id, version)),
             );
             ids.push(event_id);

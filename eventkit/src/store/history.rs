@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::pause;
 use crate::log::{MAX_READ, StoreError, Stored};
-use crate::{EntityId, EventId, EventLog, EventSet, Recorded, subject};
+use crate::{EntityId, EventId, EventLog, EventSet, Metadata, Recorded, subject};
 
 /// How many versions one read asks for. They are asked for one by one: a wildcard costs the server the length of the
 /// whole history, and past 1,024 events brings nothing.
@@ -36,8 +36,8 @@ pub(super) struct History<'a> {
 #[derive(Debug)]
 pub(super) struct Decision<E> {
     pub(super) events: Vec<E>,
-    /// The cause that each of them names.
-    pub(super) causation: Option<EventId>,
+    /// The context of the first of them.
+    pub(super) first: Metadata,
     /// Where the log holds the last of them.
     pub(super) sequence: u64,
 }
@@ -77,12 +77,12 @@ impl History<'_> {
         Ok(all)
     }
 
-    /// The decision that begins at `version` with the event `first_id`. Its events stand next to each other and name the same
-    /// cause.
+    /// The decision that begins at `version`, of whose events `is_part` knows the ids by their places in it; they stand next to
+    /// each other.
     pub(super) async fn decision_at<E: EventSet>(
         self,
         version: u64,
-        first_id: &EventId,
+        is_part: impl Fn(usize, &EventId) -> bool,
     ) -> Result<Option<Decision<E>>, StoreError> {
         let mut decision: Option<Decision<E>> = None;
         let mut first = version;
@@ -91,15 +91,11 @@ impl History<'_> {
             let whole = read.stored.len() as u64 == DECISION;
             for stored in read.stored {
                 let Recorded { event, meta, sequence, .. } = stored.decode::<E>()?;
+                if !is_part(decision.as_ref().map_or(0, |begun| begun.events.len()), &meta.id) {
+                    return Ok(decision);
+                }
                 match &mut decision {
-                    None if meta.id != *first_id => return Ok(None),
-                    None => {
-                        let (events, causation) = (vec![event], meta.causation_id);
-                        decision = Some(Decision { events, causation, sequence });
-                    }
-                    Some(begun) if begun.causation.is_none() || begun.causation != meta.causation_id => {
-                        return Ok(decision);
-                    }
+                    None => decision = Some(Decision { events: vec![event], first: meta, sequence }),
                     Some(begun) => {
                         begun.events.push(event);
                         begun.sequence = sequence;

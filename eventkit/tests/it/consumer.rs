@@ -77,7 +77,7 @@ async fn publish(log: &EventLog, lamp: &str, by: impl IntoIterator<Item = impl T
 }
 
 /// Every dead letter that there is, once there are `count`.
-async fn dead_letters(client: &Client, count: usize) -> Vec<DeadLetter> {
+pub(crate) async fn dead_letters(client: &Client, count: usize) -> Vec<DeadLetter> {
     let mut follower = Follower::new(client.clone(), "DLQ", vec!["dlq.events.>".to_owned()], 1);
     let mut letters = Vec::new();
     let read = async {

@@ -11,6 +11,7 @@ mod cluster;
 mod consumer;
 mod follow;
 mod http;
+mod identity;
 mod inbox;
 mod large;
 mod link;

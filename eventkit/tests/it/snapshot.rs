@@ -169,10 +169,10 @@ async fn two_ids_with_one_fingerprint_are_two_commands() {
     store.execute(&id("a"), &LampCommand::Fit { lamp_id: id("a"), watts: 60 }, &cause()).await.unwrap();
     // "costarring" and "liquid" have the same FNV-1a hash of 32 bits.
     for (name, version) in [("costarring", 2), ("liquid", 3)] {
-        let mut meta = log.read::<toy::LampFitted>(&id("a"), 1).await.unwrap().unwrap().meta;
-        meta.id = eventkit::EventId::new(name).unwrap();
+        let mut other = log.read::<toy::LampFitted>(&id("a"), 1).await.unwrap().unwrap();
+        other.meta.id = eventkit::EventId::new(name).unwrap();
         let by_ann = LampCommand::Light { lamp_id: id("a"), by: "ann".to_owned() };
-        let executed = store.execute(&id("a"), &by_ann, &Cause::adopting(&meta)).await.unwrap();
+        let executed = store.execute(&id("a"), &by_ann, &Cause::adopting(&other)).await.unwrap();
         assert_eq!((executed.version, executed.repeated), (version, false));
     }
 }

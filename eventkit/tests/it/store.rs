@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use async_nats::Client;
 use async_nats::jetstream::stream::Config;
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Aggregate, Cause, EntityId, EventLog, EventSet, ExecuteError, StoreError, provision};
+use eventkit::{
+    Aggregate, Cause, EntityId, EventLog, EventSet, ExecuteError, Recorded, StoreError, provision,
+};
 use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::{Deserialize, Serialize};
@@ -226,8 +228,9 @@ async fn an_adopted_event_keeps_its_id_although_the_original_has_the_same_messag
     js.send_publish("lamp.fitted", message).await.unwrap().await.unwrap();
     let envelope = eventkit::Envelope::decode(body.as_bytes()).unwrap();
     let LampEvent::Fitted(fitted) = LampEvent::decode(&envelope).unwrap() else { panic!("not fitted") };
-    let command = LampCommand::Fit { lamp_id: fitted.lamp_id, watts: fitted.watts };
-    let cause = Cause::adopting(&envelope.metadata().unwrap());
+    let command = LampCommand::Fit { lamp_id: fitted.lamp_id.clone(), watts: fitted.watts };
+    let meta = envelope.metadata().unwrap();
+    let cause = Cause::adopting(&Recorded { event: fitted, meta, version: 0, sequence: 1 });
     for repeated in [false, true] {
         let executed = log.store::<Lamp>().execute(&id("a"), &command, &cause).await.unwrap();
         assert_eq!((executed.version, executed.repeated), (1, repeated));

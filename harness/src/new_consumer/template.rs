@@ -72,7 +72,7 @@ use tracing::info;
 /// Handles the events. What it works with (a client, a store) goes into its fields.
 ///
 /// `?` on an error means: try again later. `.or_reject()?` means: this will never work, give it to the dead letters. An
-/// event may come twice, so an effect outside needs a key of its own: `event.meta.id`.
+/// event may come twice, so an effect outside needs a key of its own: `event.cause().derive(…)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct {handler};
 ",

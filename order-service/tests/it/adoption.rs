@@ -92,6 +92,57 @@ async fn two_orders_under_one_event_id_are_both_taken_over_and_moved_on() {
 }
 
 #[tokio::test]
+async fn orders_of_one_event_id_are_each_taken_over_or_a_dead_letter() {
+    let desk = Desk::start().await;
+    let order = |source: &str, order_id: &str, customer: &str| {
+        let price = json!({"minor": 3998, "currency": "USD"});
+        json!({
+            "specversion": "1.0", "id": "the-same", "source": source, "type": "order.placed", "subject": order_id,
+            "time": "2024-01-15T10:30:00Z", "causationid": "0190a5c0-7d1c-7c2e-94f1-7c0b9a570f35",
+            "data": {
+                "order_id": order_id, "customer_id": customer, "total": price,
+                "items": [{"product_id": "lamp", "product_name": "Lamp", "quantity": 1, "unit_price": price}],
+                "payment_method": {"type": "external"},
+            },
+        })
+    };
+    // Two producers, two orders each; then the same once more, by the other subject.
+    for (source, order_id) in [("/one", "o-1"), ("/one", "o-2"), ("/two", "o-3"), ("/two", "o-4")] {
+        publish(&desk, "order.placed", &order(source, order_id, "c-1")).await;
+        desk.becomes(order_id, OrderStatus::Placed).await;
+        publish(&desk, &format!("order.placed.{order_id}"), &order(source, order_id, "c-1")).await;
+        // Who tells of the same order by another name has told nothing new.
+        publish(&desk, "order.placed", &order("/three", order_id, "c-1")).await;
+        let history = desk.orders.history(&id(order_id)).await.unwrap();
+        assert_eq!((history[0].meta.id.as_str(), &*history[0].meta.source), ("the-same", source));
+    }
+    assert_eq!(desk.dead_letters().await, 0);
+    // Another order under the id of one that there is: by its own producer, and by another one.
+    for (letters, source) in [(1, "/one"), (2, "/two")] {
+        publish(&desk, "order.placed", &order(source, "o-1", "c-2")).await;
+        assert_eq!(desk.dead_letters().await, letters);
+    }
+    for order_id in ["o-1", "o-2", "o-3", "o-4"] {
+        assert_eq!(desk.orders.history(&id(order_id)).await.unwrap().len(), 1);
+        assert_eq!(desk.http.get(&format!("/orders/{order_id}")).await.body["customer_id"], "c-1");
+    }
+}
+
+#[tokio::test]
+async fn an_order_and_its_shipment_under_one_event_id_are_both_recorded() {
+    let desk = Desk::start().await;
+    let (mut order, mut shipment) = (flat("o-1"), flat_shipment("o-1", "T-1"));
+    (order["event_id"], shipment["event_id"]) = (json!("the-same"), json!("the-same"));
+    publish(&desk, "order.placed", &order).await;
+    desk.becomes("o-1", OrderStatus::Placed).await;
+    desk.pay("p-1", "o-1", PaymentOutcome::Success).await;
+    desk.becomes("o-1", OrderStatus::Confirmed).await;
+    publish(&desk, "order.shipped", &shipment).await;
+    desk.becomes("o-1", OrderStatus::Shipped).await;
+    assert_eq!(desk.dead_letters().await, 0);
+}
+
+#[tokio::test]
 async fn an_order_that_makes_no_sense_is_a_dead_letter() {
     let desk = Desk::start().await;
     let mut empty = flat("o-1");

@@ -1,12 +1,15 @@
 //! Payments that another producer made.
 
 use chrono::Utc;
-use common::order::PaymentMethod;
+use common::order::{OrderEvent, OrderShipped, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
-use eventkit::{Event, EventId, Handler, HandlerError, Metadata, Recorded};
+use eventkit::testing::records_anything;
+use eventkit::{Cause, Event, EventId, Handler, HandlerError, Metadata, Recorded};
 use payment_service::payment::PaymentStatus;
 
 use crate::till::{Till, account, id, usd};
+
+records_anything!(AnyOrder, "order", OrderEvent);
 
 fn paid(payment: &str, order: &str, status: PaymentOutcome) -> Recorded<PaymentProcessed> {
     let event_id = EventId::generate();
@@ -107,6 +110,43 @@ async fn every_payment_from_outside_is_refunded_when_its_order_is_cancelled_whic
         assert_eq!(till.status(payment).await, Some(PaymentStatus::Refunded), "{payment}");
     }
     assert_eq!(till.status("p-failed").await, Some(PaymentStatus::Failed));
+}
+
+#[tokio::test]
+async fn payments_of_one_order_under_one_event_id_are_all_refunded_when_it_is_cancelled() {
+    let till = Till::start().await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    let mut first = paid("p-1", "o-1", PaymentOutcome::Success);
+    for (payment, source) in [("p-1", "/one"), ("p-2", "/one"), ("p-3", "/two")] {
+        first.event.payment_id = id(payment);
+        first.meta.source = source.to_owned();
+        till.adopter.handle(first.clone()).await.unwrap();
+    }
+    till.cashier.handle(till.cancel("o-1").await).await.unwrap();
+    // Those that come after the cancellation, too.
+    for payment in ["p-4", "p-5"] {
+        first.event.payment_id = id(payment);
+        till.adopter.handle(first.clone()).await.unwrap();
+    }
+    for payment in ["p-1", "p-2", "p-3", "p-4", "p-5"] {
+        assert_eq!(till.status(payment).await, Some(PaymentStatus::Refunded), "{payment}");
+        assert_eq!(till.payments.load(&id(payment)).await.unwrap().version, 2, "{payment}: once");
+    }
+}
+
+#[tokio::test]
+async fn a_payment_under_the_event_id_of_an_order_of_the_same_id_is_recorded() {
+    let till = Till::start().await;
+    till.place("o-1", PaymentMethod::External {}).await;
+    let payment = paid("o-1", "o-1", PaymentOutcome::Success);
+    // As order-service has adopted an order under that event id, on the same stream and within its duplicate window.
+    let order = OrderShipped { order_id: id("o-1"), carrier: "Post".into(), tracking_number: "T-1".into() };
+    let mut meta = payment.meta.clone();
+    meta.event_type = OrderShipped::TYPE.to_owned();
+    let adopting = Cause::adopting(&Recorded { event: order.clone(), meta, version: 0, sequence: 1 });
+    till.log.store::<AnyOrder>().execute(&id("o-1"), &order.into(), &adopting).await.unwrap();
+    till.adopter.handle(payment).await.unwrap();
+    assert_eq!(till.status("o-1").await, Some(PaymentStatus::Success));
 }
 
 #[tokio::test]
