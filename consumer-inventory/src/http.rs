@@ -1,7 +1,8 @@
 //! Goods in, and a look at what is there.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
+use axum::routing::MethodRouter;
 use eventkit::http::{
     Body, HttpApi, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes,
     Versioned,
@@ -31,7 +32,9 @@ impl HttpApi for Api {
     fn described() -> Routes<Self> {
         Routes::new()
             .routes(routes!(list_stock))
-            .routes(routes!(show_stock, receive_stock))
+            .routes(routes!(show_stock))
+            .route("/stock/{product_id}", MethodRouter::new().fallback(not_allowed))
+            .routes(routes!(receive_stock))
             .routes(routes!(show_reservation))
     }
 }
@@ -48,8 +51,8 @@ struct Receipt {
 
 /// Adds a receipt: the product's stock grows by `received`. With an `Idempotency-Key` a repeat adds nothing.
 #[utoipa::path(
-    put,
-    path = "/stock/{product_id}",
+    post,
+    path = "/stock/{product_id}/receipts",
     params(("product_id" = EntityId, Path, description = "The product"), IfMatch, RequestCause),
     request_body = Receipt,
     responses((status = 200, description = "What is there now; the version is the warehouse's", body = Versioned<ProductStock>))
@@ -72,6 +75,20 @@ async fn receive_stock(
     let level = stored.state.product(&product_id).copied().unwrap_or(Level::default());
     let body = ProductStock::new(product_id, &level);
     Ok(Versioned::ok(stored.version, stored.sequence, body))
+}
+
+/// Answers a method that a product does not take. A PUT is named its successor: it added, so its repeat added twice.
+async fn not_allowed(method: Method, Path(product_id): Path<EntityId>) -> Problem {
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "This path does not take this method",
+    );
+    if method != Method::PUT {
+        return problem;
+    }
+    let successor = format!("/stock/{product_id}/receipts");
+    problem.detail(format!(r#"Receive goods by POST {successor} {{"received": 10}}, with an Idempotency-Key"#))
 }
 
 /// What is in stock, by product

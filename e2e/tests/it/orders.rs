@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use e2e::RunningShop;
 use futures::StreamExt;
 use harness::demo::{Progress, Traffic};
-use reqwest::Method;
 use serde_json::json;
 
 #[tokio::test]
@@ -21,7 +20,7 @@ async fn everything_that_an_order_leads_to_is_part_of_its_trace() {
     let running = RunningShop::start().await.unwrap();
     let shop = &running.shop;
     let stocked = shop
-        .write(Method::PUT, "consumer-inventory", "/stock/lamp", "stock", &json!({ "received": 1 }))
+        .post("consumer-inventory", "/stock/lamp/receipts", "stock", &json!({ "received": 1 }))
         .await
         .unwrap();
     stocked.expect(200).unwrap();

@@ -11,8 +11,7 @@ async fn a_stranger_with_another_client_is_served() {
     let running = RunningShop::start().await.unwrap();
     let shop = &running.shop;
     let stock = json!({"received": 10});
-    let method = "PUT".parse().unwrap();
-    let received = shop.write(method, "consumer-inventory", "/stock/lamp", "lamps", &stock).await.unwrap();
+    let received = shop.post("consumer-inventory", "/stock/lamp/receipts", "lamps", &stock).await.unwrap();
     received.expect(200).unwrap();
 
     let output = Command::new("python3")

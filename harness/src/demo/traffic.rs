@@ -160,9 +160,10 @@ impl Customers<'_> {
             let (first, second) = (quantity / 2, quantity - quantity / 2);
             for (delivery, received) in [(1, first), (2, second), (2, second)] {
                 if received > 0 {
-                    let (path, key) = (format!("/stock/{product_id}"), format!("{}-{delivery}", self.tag));
+                    let path = format!("/stock/{product_id}/receipts");
+                    let key = format!("{}-{delivery}", self.tag);
                     let receipt = json!({"received": received});
-                    let answer = self.shop.write(Method::PUT, "consumer-inventory", &path, &key, &receipt);
+                    let answer = self.shop.post("consumer-inventory", &path, &key, &receipt);
                     answer.await?.expect(200)?;
                 }
             }
