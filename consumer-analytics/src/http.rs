@@ -1,5 +1,6 @@
 //! The shop's numbers, and the page that shows them.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -9,7 +10,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::routes;
 
-use crate::report::{CustomerReport, DayReport, PaymentReport, ProductOrder, ProductReport, Summary, Totals};
+use crate::report::{
+    CustomerRanking, CustomerReport, DayReport, PaymentReport, ProductRanking, ProductReport, Summary, Totals,
+};
 use crate::shop_metrics::ShopMetrics;
 
 /// What the routes work with.
@@ -34,10 +37,17 @@ impl HttpApi for Api {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ProductQuery {
-    /// What comes first
-    #[serde(default)]
+    /// A ranking, the highest first: by page. Without it products come by id, and a cursor sees each once
     #[param(inline)]
-    sort: ProductOrder,
+    sort: Option<ProductRanking>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct CustomerQuery {
+    /// A ranking, the highest first: by page. Without it customers come by id, and a cursor sees each once
+    #[param(inline)]
+    sort: Option<CustomerRanking>,
 }
 
 async fn dashboard() -> impl IntoResponse {
@@ -51,9 +61,12 @@ async fn dashboard() -> impl IntoResponse {
     params(MinSequence),
     responses((status = 200, description = "The numbers", body = Summary))
 )]
-async fn show_summary(State(api): State<Api>, min_sequence: MinSequence) -> Result<Seen<Summary>, Problem> {
+async fn show_summary(
+    State(api): State<Api>,
+    min_sequence: MinSequence,
+) -> Result<Seen<Json<Summary>>, Problem> {
     let Seen { value: totals, sequence } = api.metrics.at(min_sequence).await?.read(Totals::read).await?;
-    Ok(Seen { value: Summary { sequence, totals }, sequence })
+    Ok(Seen { value: Json(Summary { sequence, totals }), sequence })
 }
 
 /// The shop in numbers, by day
@@ -68,10 +81,10 @@ async fn list_days(
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<DayReport>>, Problem> {
-    Ok(api.metrics.at(min_sequence).await?.read(move |tables| DayReport::list(tables, page)).await?)
+    Ok(api.metrics.at(min_sequence).await?.read(move |tables| DayReport::list(tables, &page)).await?)
 }
 
-/// Products, by how well they sell
+/// Products, by id or by how well they sell
 #[utoipa::path(
     get,
     path = "/metrics/products",
@@ -85,22 +98,24 @@ async fn list_products(
     page: PageQuery,
 ) -> Result<Seen<Page<ProductReport>>, Problem> {
     let metrics = api.metrics.at(min_sequence).await?;
-    Ok(metrics.read(move |tables| ProductReport::list(tables, query.sort, page)).await?)
+    Ok(metrics.read(move |tables| ProductReport::list(tables, query.sort, &page)).await?)
 }
 
-/// Customers, and what they ordered
+/// Customers and what they ordered, by id or by how much
 #[utoipa::path(
     get,
     path = "/metrics/customers",
-    params(PageQuery, MinSequence),
+    params(CustomerQuery, PageQuery, MinSequence),
     responses((status = 200, description = "A page of them", body = Page<CustomerReport>))
 )]
 async fn list_customers(
     State(api): State<Api>,
+    Query(query): Query<CustomerQuery>,
     min_sequence: MinSequence,
     page: PageQuery,
 ) -> Result<Seen<Page<CustomerReport>>, Problem> {
-    Ok(api.metrics.at(min_sequence).await?.read(move |tables| CustomerReport::list(tables, page)).await?)
+    let metrics = api.metrics.at(min_sequence).await?;
+    Ok(metrics.read(move |tables| CustomerReport::list(tables, query.sort, &page)).await?)
 }
 
 /// How payments go
@@ -113,6 +128,7 @@ async fn list_customers(
 async fn show_payments(
     State(api): State<Api>,
     min_sequence: MinSequence,
-) -> Result<Seen<PaymentReport>, Problem> {
-    Ok(api.metrics.at(min_sequence).await?.read(PaymentReport::read).await?)
+) -> Result<Seen<Json<PaymentReport>>, Problem> {
+    let metrics = api.metrics.at(min_sequence).await?;
+    Ok(metrics.read(PaymentReport::read).await?.map(Json))
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use common::money::Currency;
 use eventkit::EntityId;
 use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, List, Tables, ToSql, Word, rusqlite};
+use eventkit::projection::{Conditions, List, Order, Tables, ToSql, Word, rusqlite};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -197,12 +197,11 @@ pub struct CustomerReport {
     pub last_order_at: DateTime<Utc>,
 }
 
-/// What products come in order of, the highest first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+/// Rankings of products, the highest first. What is ranked moves, so a ranking has pages for people and no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ProductOrder {
+pub enum ProductRanking {
     /// `units_ordered`
-    #[default]
     UnitsOrdered,
     /// `units_sold`
     UnitsSold,
@@ -210,13 +209,29 @@ pub enum ProductOrder {
     Orders,
 }
 
-impl ProductOrder {
-    fn column(self) -> &'static str {
-        match self {
-            Self::UnitsOrdered => "units_ordered",
-            Self::UnitsSold => "units_sold",
-            Self::Orders => "orders",
-        }
+/// Rankings of customers, the highest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomerRanking {
+    /// `orders`
+    Orders,
+}
+
+/// The order of products: by a ranking, or by id.
+fn order_of_products(ranking: Option<ProductRanking>) -> Order<'static> {
+    match ranking {
+        None => Order::Ascending("product_id"),
+        Some(ProductRanking::UnitsOrdered) => Order::Ranking("units_ordered DESC, product_id"),
+        Some(ProductRanking::UnitsSold) => Order::Ranking("units_sold DESC, product_id"),
+        Some(ProductRanking::Orders) => Order::Ranking("orders DESC, product_id"),
+    }
+}
+
+/// The same of customers.
+fn order_of_customers(ranking: Option<CustomerRanking>) -> Order<'static> {
+    match ranking {
+        None => Order::Ascending("customer_id"),
+        Some(CustomerRanking::Orders) => Order::Ranking("orders DESC, customer_id"),
     }
 }
 
@@ -326,14 +341,14 @@ impl PaymentCounts {
 
 impl DayReport {
     /// The days on which something happened, the latest first.
-    pub fn list(tables: &Tables<'_>, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+    pub fn list(tables: &Tables<'_>, page: &PageQuery) -> rusqlite::Result<Page<Self>> {
         let list = List {
             columns: "day, orders, cancelled",
             from: "days",
             matching: Conditions::default(),
-            order_by: "day DESC",
+            order: Order::Descending("day"),
         };
-        tables.page(&list, page, |row| {
+        tables.page(list, page, |row| {
             let day: String = row.get("day")?;
             Ok(Self {
                 day: row.get::<_, Word<_>>("day")?.0,
@@ -377,16 +392,20 @@ impl PaymentReport {
 }
 
 impl ProductReport {
-    /// The products that were ordered.
-    pub fn list(tables: &Tables<'_>, order: ProductOrder, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+    /// Returns the products that were ordered, by id or by a ranking.
+    pub fn list(
+        tables: &Tables<'_>,
+        ranking: Option<ProductRanking>,
+        page: &PageQuery,
+    ) -> rusqlite::Result<Page<Self>> {
         let list = List {
             columns: "product_id, name, orders, units_ordered, units_sold",
             from: "products",
             matching: Conditions::default(),
-            order_by: &format!("{} DESC, product_id", order.column()),
+            order: order_of_products(ranking),
         };
         let revenue = "SELECT currency, revenue FROM product_sums WHERE product_id = ?1 ORDER BY currency";
-        tables.page(&list, page, |row| {
+        tables.page(list, page, |row| {
             let product_id: EntityId = row.get("product_id")?;
             Ok(Self {
                 name: row.get("name")?,
@@ -401,17 +420,21 @@ impl ProductReport {
 }
 
 impl CustomerReport {
-    /// The customers who ordered, the one with the most orders first.
-    pub fn list(tables: &Tables<'_>, page: PageQuery) -> rusqlite::Result<Page<Self>> {
+    /// Returns the customers who ordered, by id or by a ranking.
+    pub fn list(
+        tables: &Tables<'_>,
+        ranking: Option<CustomerRanking>,
+        page: &PageQuery,
+    ) -> rusqlite::Result<Page<Self>> {
         let list = List {
             columns: "customer_id, orders, cancelled, last_order_at",
             from: "customers",
             matching: Conditions::default(),
-            order_by: "orders DESC, customer_id",
+            order: order_of_customers(ranking),
         };
         let ordered = "SELECT currency, ordered FROM customer_sums WHERE customer_id = ?1 ORDER BY currency";
         let paid = "SELECT currency, paid FROM customer_sums WHERE customer_id = ?1 ORDER BY currency";
-        tables.page(&list, page, |row| {
+        tables.page(list, page, |row| {
             let customer_id: EntityId = row.get("customer_id")?;
             Ok(Self {
                 orders: row.get("orders")?,

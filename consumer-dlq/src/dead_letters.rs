@@ -6,7 +6,7 @@
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, FromStream, List, Row, Tables, Word, params, rusqlite};
+use eventkit::projection::{Conditions, FromStream, List, Order, Row, Tables, Word, params, rusqlite};
 use eventkit::{DLQ, DeadLetter, FailureClass, FollowedMessage, Projection};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -135,15 +135,16 @@ impl Entry {
         tables.first(&format!("SELECT {COLUMNS} FROM dead_letters WHERE id = ?1"), [id], Self::read)
     }
 
-    /// The entries that `filter` takes, the latest failure first.
-    pub fn list(tables: &Tables<'_>, filter: Filter, page: PageQuery) -> rusqlite::Result<Page<Self>> {
-        tables.page(&filter.list("dlq_sequence DESC"), page, Self::read)
+    /// Returns the entries that `filter` takes, the latest first. An entry that fails again keeps its place: who reads the
+    /// list page by page misses none and sees none twice.
+    pub fn list(tables: &Tables<'_>, filter: Filter, page: &PageQuery) -> rusqlite::Result<Page<Self>> {
+        tables.page(filter.list(Order::Descending("place")), page, Self::read)
     }
 
-    /// The entries that `filter` takes, the oldest failure first; no more than `most`, and how many there are.
+    /// Returns the oldest entries that `filter` takes; no more than `most`, and how many there are.
     pub fn oldest(tables: &Tables<'_>, filter: Filter, most: usize) -> rusqlite::Result<(Vec<Self>, usize)> {
-        let page = PageQuery { page: 1, per_page: most };
-        let found = tables.page(&filter.list("dlq_sequence"), page, Self::read)?;
+        let page = PageQuery::number(1, most);
+        let found = tables.page(filter.list(Order::Ascending("place")), &page, Self::read)?;
         Ok((found.items, found.total))
     }
 
@@ -210,7 +211,7 @@ impl Entry {
 }
 
 impl Filter {
-    fn list(self, order_by: &str) -> List<'_> {
+    fn list(self, order: Order<'_>) -> List<'_> {
         let dismissed = self.status.is_none().then_some(Word(Status::Dismissed));
         let matching = Conditions::default()
             .equal("consumer", self.consumer)
@@ -218,12 +219,14 @@ impl Filter {
             .equal("class", self.class.map(Word))
             .equal("status", self.status.map(Word))
             .unequal("status", dismissed);
-        List { columns: COLUMNS, from: "dead_letters", matching, order_by }
+        List { columns: COLUMNS, from: "dead_letters", matching, order }
     }
 }
 
 impl Projection for DeadLetters {
     const NAME: &'static str = "dead_letters";
+    // 2: an entry has a place of its own.
+    const VERSION: u32 = 2;
     const SCHEMA: &'static str = "
         CREATE TABLE dead_letters (
             id TEXT NOT NULL PRIMARY KEY,
@@ -239,7 +242,8 @@ impl Projection for DeadLetters {
             subject TEXT NOT NULL,
             stream TEXT NOT NULL,
             sequence INTEGER NOT NULL, -- of the original on its stream
-            dlq_sequence INTEGER NOT NULL UNIQUE
+            dlq_sequence INTEGER NOT NULL UNIQUE,
+            place INTEGER NOT NULL UNIQUE -- of its first dead letter on the stream
         );
         CREATE INDEX dead_letters_of_consumer ON dead_letters (consumer, status);
     ";
@@ -249,7 +253,12 @@ impl Projection for DeadLetters {
         let before = Entry::find(tables, &filed.letter.id())?;
         let Some(entry) = Entry::after(before, filed) else { return Ok(()) };
         tables.run(
-            "INSERT OR REPLACE INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            "INSERT INTO dead_letters
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+             ON CONFLICT (id) DO UPDATE SET
+                 class = excluded.class, status = excluded.status, error = excluded.error,
+                 attempts = excluded.attempts, redrives = excluded.redrives,
+                 last_failed_at = excluded.last_failed_at, dlq_sequence = excluded.dlq_sequence",
             params![
                 entry.id,
                 entry.consumer,
@@ -265,6 +274,7 @@ impl Projection for DeadLetters {
                 entry.stream,
                 entry.sequence,
                 entry.dlq_sequence,
+                filed.sequence,
             ],
         )?;
         Ok(())

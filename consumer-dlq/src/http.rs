@@ -111,7 +111,7 @@ async fn page() -> impl IntoResponse {
     html_page(include_str!("page.html"))
 }
 
-/// What is open or redriven, or what has the `status` asked for; the latest failure first
+/// What is open or redriven, or what has the `status` asked for; the latest first, by when it was given up first
 #[utoipa::path(
     get,
     path = "/dead-letters",
@@ -126,7 +126,7 @@ async fn list(
 ) -> Result<Seen<Page<Entry>>, Problem> {
     let filter = Filter::from(query);
     let letters = api.archive.at(min_sequence).await?;
-    Ok(letters.read(move |tables| Entry::list(tables, filter, page)).await?)
+    Ok(letters.read(move |tables| Entry::list(tables, filter, &page)).await?)
 }
 
 /// A dead letter, with the message that failed
@@ -175,11 +175,7 @@ async fn redrive(
 ) -> Result<impl IntoResponse, Problem> {
     let mended = match body.as_ref() {
         b"" => Mended::default(),
-        body => {
-            let Object(mended) =
-                serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))?;
-            mended
-        }
+        body => Body::read(body)?.0,
     };
     let (entry, letter) = api.find(&id).await?;
     let payload = match mended.data {

@@ -43,5 +43,5 @@ async fn list_mails(
     page: PageQuery,
 ) -> Result<Seen<Page<MailSummary>>, Problem> {
     let mails = api.mails.at(min_sequence).await?;
-    Ok(mails.read(move |tables| MailSummary::list(tables, query.order_id, page)).await?)
+    Ok(mails.read(move |tables| MailSummary::list(tables, query.order_id, &page)).await?)
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use common::mail::{MailEvent, MailKind};
 use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, List, OutOfTurn, Row, Tables, Word, params, rusqlite};
+use eventkit::projection::{Conditions, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
 use eventkit::{EntityId, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -52,15 +52,15 @@ impl MailSummary {
     pub fn list(
         tables: &Tables<'_>,
         order_id: Option<EntityId>,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> rusqlite::Result<Page<Self>> {
         let list = List {
             columns: "mail_id, order_id, kind, recipient, message_id, status, attempted_at, sent_at, reason",
             from: "mails",
             matching: Conditions::default().equal("order_id", order_id),
-            order_by: "place",
+            order: Order::Ascending("place"),
         };
-        tables.page(&list, page, Self::read)
+        tables.page(list, page, Self::read)
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {

@@ -1,5 +1,6 @@
 //! Goods in, and a look at what is there.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::routing::MethodRouter;
@@ -88,7 +89,8 @@ async fn not_allowed(method: Method, Path(product_id): Path<EntityId>) -> Proble
         return problem;
     }
     let successor = format!("/stock/{product_id}/receipts");
-    problem.detail(format!(r#"Receive goods by POST {successor} {{"received": 10}}, with an Idempotency-Key"#))
+    problem
+        .detail(format!(r#"Receive goods by POST {successor} {{"received": 10}}, with an Idempotency-Key"#))
 }
 
 /// What is in stock, by product
@@ -104,7 +106,7 @@ async fn list_stock(
     page: PageQuery,
 ) -> Result<Seen<Page<ProductStock>>, Problem> {
     let stock = api.stock.at(min_sequence).await?;
-    Ok(stock.read(move |tables| ProductStock::list(tables, page)).await?)
+    Ok(stock.read(move |tables| ProductStock::list(tables, &page)).await?)
 }
 
 /// What is there of a product
@@ -121,12 +123,12 @@ async fn show_stock(
     State(api): State<Api>,
     Path(product_id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Seen<ProductStock>, Problem> {
+) -> Result<Seen<Json<ProductStock>>, Problem> {
     let wanted = product_id.clone();
     let stock = api.stock.at(min_sequence).await?;
     let product = stock.read(move |tables| ProductStock::find(tables, &wanted)).await?;
     let unknown = || Problem::not_found(format!("no stock of product {product_id} ever came in"));
-    product.found().ok_or_else(unknown)
+    Ok(product.found().ok_or_else(unknown)?.map(Json))
 }
 
 /// What is set aside for an order
@@ -143,12 +145,12 @@ async fn show_reservation(
     State(api): State<Api>,
     Path(order_id): Path<EntityId>,
     min_sequence: MinSequence,
-) -> Result<Seen<OrderReservation>, Problem> {
+) -> Result<Seen<Json<OrderReservation>>, Problem> {
     let wanted = order_id.clone();
     let stock = api.stock.at(min_sequence).await?;
     let reservation = stock.read(move |tables| OrderReservation::find(tables, &wanted)).await?;
     let unknown = || Problem::not_found(format!("nothing was reserved or refused for order {order_id}"));
-    reservation.found().ok_or_else(unknown)
+    Ok(reservation.found().ok_or_else(unknown)?.map(Json))
 }
 
 fn refused(refusal: &StockRejection) -> Problem {

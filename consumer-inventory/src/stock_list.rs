@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use common::stock::{StockEvent, StockLine, StockShortage};
 use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, Json, List, OutOfTurn, Row, Tables, Word, params, rusqlite};
+use eventkit::projection::{Conditions, Json, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -48,13 +48,9 @@ impl ProductStock {
     }
 
     /// Every product, by id.
-    pub fn list(tables: &Tables<'_>, page: PageQuery) -> rusqlite::Result<Page<Self>> {
-        let matching = Conditions::default();
-        tables.page(
-            &List { columns: PRODUCT, from: "products", matching, order_by: "product_id" },
-            page,
-            Self::read,
-        )
+    pub fn list(tables: &Tables<'_>, page: &PageQuery) -> rusqlite::Result<Page<Self>> {
+        let (matching, order) = (Conditions::default(), Order::Ascending("product_id"));
+        tables.page(List { columns: PRODUCT, from: "products", matching, order }, page, Self::read)
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {

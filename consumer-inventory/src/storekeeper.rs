@@ -4,8 +4,8 @@ use chrono::{TimeDelta, Utc};
 use common::order::{OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::StockLine;
 use eventkit::{
-    Cause, EntityId, EventStore, ExecuteError, Executed, Handler, HandlerResult, Recorded, RejectRefusal,
-    StoreError,
+    Cause, EntityId, EventStore, ExecuteError, Executed, ExpectedVersion, Handler, HandlerResult, Recorded,
+    RejectRefusal, StoreError,
 };
 
 use crate::stock::{SETTLED_REMEMBERED, Stock, StockCommand, StockRejection};
@@ -35,12 +35,12 @@ impl Storekeeper {
         Ok(Self { stock, warehouse })
     }
 
-    /// Takes goods in; only if the warehouse is `at` that version, if one is given.
+    /// Takes goods in; only if the warehouse is at a version that is expected.
     pub async fn receive(
         &self,
         product_id: EntityId,
         quantity: u32,
-        at: Option<u64>,
+        at: ExpectedVersion,
         cause: &Cause,
     ) -> Result<Executed<Stock>, ExecuteError<StockRejection>> {
         let warehouse = self.warehouse.clone();

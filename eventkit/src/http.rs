@@ -2,7 +2,8 @@
 //!
 //! Errors are `application/problem+json` ([`Problem`], RFC 9457). Requests come in through [`Body`], [`Path`] and
 //! [`Query`], which refuse with a problem; writes carry a [`RequestCause`] and perhaps [`IfMatch`], and answer
-//! [`Versioned`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`];
+//! [`Versioned`]; reads may wait for a [`MinSequence`]; lists take a [`PageQuery`] and answer a [`Page`], with a [`Cursor`]
+//! to go on with;
 //! a history is answered as asked for in a [`HistoryRequest`]: as a list of [`HistoryEntry`]s, or live.
 //!
 //! Handlers say in a `#[utoipa::path]` what they take and answer; [`document`] makes the OpenAPI document from that. A
@@ -11,6 +12,7 @@
 //! A service hands its routes to [`crate::Service::serve`], which puts [`complete`] around them. A test calls
 //! them through `testing::Routes` and needs no socket.
 
+mod cursor;
 mod edge;
 mod extract;
 mod history;
@@ -21,14 +23,18 @@ mod page;
 mod problem;
 mod write;
 
+pub(crate) use cursor::CursorKey;
+pub use cursor::{Cursor, CursorError};
 pub(crate) use edge::complete_until;
 pub use edge::{MAX_BODY_BYTES, complete};
+pub(crate) use extract::refuse_byte_order_mark;
 pub use extract::{Body, MinSequence, Object, Path, Query};
 pub use history::{EntryMetadata, HistoryEntry};
 pub use html::html_page;
 pub use live::{History, HistoryRequest};
 pub(crate) use openapi::pages;
 pub use openapi::{HttpApi, Routes, document};
+pub(crate) use page::Begin;
 pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};
 pub use write::{IfMatch, RequestCause, Versioned};

@@ -135,7 +135,7 @@ mod aggregate;
 pub use aggregate::Aggregate;
 
 mod store;
-pub use store::{EventStore, ExecuteError, Executed, Loaded};
+pub use store::{EventStore, ExecuteError, Executed, ExpectedVersion, Loaded};
 
 mod publisher;
 pub use publisher::{PublishError, Publisher, Receipt, RequestError};

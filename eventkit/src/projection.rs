@@ -19,7 +19,7 @@ use rusqlite::types::ToSqlOutput;
 
 pub use self::column::{Json, Word, unreadable_row};
 pub use self::model::{Behind, ReadError, ReadModel, Seen};
-pub use self::tables::{Conditions, List, Tables};
+pub use self::tables::{Conditions, List, Order, Tables};
 pub use rusqlite::{self, Row, ToSql, params};
 
 pub(crate) use self::file::delete;

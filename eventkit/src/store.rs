@@ -4,6 +4,7 @@
 
 mod again;
 mod append;
+mod expected;
 mod history;
 mod hot;
 mod load;
@@ -18,6 +19,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use self::again::Asked;
+pub use self::expected::ExpectedVersion;
 use self::history::History;
 use self::hot::Hot;
 use self::load::Slot;
@@ -175,7 +177,7 @@ impl<A: Aggregate> EventStore<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
-        self.run(id, None, command, cause, Answer::WithState).await
+        self.run(id, ExpectedVersion::Any, command, cause, Answer::WithState).await
     }
 
     /// Carries out a command whose answer nobody needs, as a reaction to an event does: the same as
@@ -186,15 +188,14 @@ impl<A: Aggregate> EventStore<A> {
         command: &A::Command,
         cause: &Cause,
     ) -> Result<(), ExecuteError<A::Rejection>> {
-        self.run(id, None, command, cause, Answer::Done).await.map(drop)
+        self.run(id, ExpectedVersion::Any, command, cause, Answer::Done).await.map(drop)
     }
 
-    /// The same, only if the entity is at `version` (0: only if it does not exist). [`None`], as where a request has no
-    /// `If-Match`, is any version.
+    /// The same, only if the entity is at a version that is expected (0: only if it does not exist).
     pub async fn execute_at(
         &self,
         id: &EntityId,
-        version: impl Into<Option<u64>>,
+        version: impl Into<ExpectedVersion>,
         command: &A::Command,
         cause: &Cause,
     ) -> Result<Executed<A>, ExecuteError<A::Rejection>> {
@@ -212,7 +213,7 @@ impl<A: Aggregate> EventStore<A> {
     async fn run(
         &self,
         id: &EntityId,
-        expected: Option<u64>,
+        expected: ExpectedVersion,
         command: &A::Command,
         cause: &Cause,
         answer: Answer,
@@ -234,8 +235,8 @@ impl<A: Aggregate> EventStore<A> {
                 drop(slot);
                 return self.first_answer(history, before, answer).await.inspect(|e| self.note_written(e));
             }
-            let mismatch = expected.filter(|expected| *expected != version);
-            let appends = mismatch.is_none() && decision.as_ref().is_ok_and(|events| !events.is_empty());
+            let is_expected = expected.takes(version);
+            let appends = is_expected && decision.as_ref().is_ok_and(|events| !events.is_empty());
             // An append is checked by the server. Any other answer must rest on all that the log holds: what is in memory,
             // and what another replica than the leader told, may be old.
             if !appends && self.is_past(id, version).await? {
@@ -243,7 +244,7 @@ impl<A: Aggregate> EventStore<A> {
                 hot.behind = true;
                 continue;
             }
-            if let Some(expected) = mismatch {
+            if !is_expected {
                 return Err(ExecuteError::VersionMismatch { expected, actual: version });
             }
             let events = decision.map_err(ExecuteError::Rejected)?;
@@ -359,10 +360,10 @@ pub enum ExecuteError<R> {
     #[error("{0}")]
     Rejected(R),
     /// The entity is not at the version that the caller expects. Nothing was written; read it and decide again.
-    #[error("version {expected} was expected, but it is at {actual}")]
+    #[error("{expected} was expected, but it is at version {actual}")]
     VersionMismatch {
         /// As the caller gave it.
-        expected: u64,
+        expected: ExpectedVersion,
         /// As it is.
         actual: u64,
     },

@@ -4,7 +4,7 @@ use common::money::{Currency, Money};
 use common::order::{CancelReason, OrderEvent, OrderItem, PaymentMethod};
 use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{
-    Conditions, Json, List, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
+    Conditions, Json, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
 };
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 
@@ -61,12 +61,12 @@ impl OrderSummary {
         tables: &Tables<'_>,
         customer_id: Option<EntityId>,
         status: Option<OrderStatus>,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> rusqlite::Result<Page<Self>> {
         let matching =
             Conditions::default().equal("customer_id", customer_id).equal("status", status.map(Word));
-        let list = List { columns: COLUMNS, from: "orders", matching, order_by: "place" };
-        tables.page(&list, page, Self::read)
+        let order = Order::Ascending("place");
+        tables.page(List { columns: COLUMNS, from: "orders", matching, order }, page, Self::read)
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {

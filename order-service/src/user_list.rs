@@ -2,7 +2,7 @@
 
 use common::user::{UserEvent, UserStatus};
 use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, List, OutOfTurn, Row, Tables, Word, params, rusqlite};
+use eventkit::projection::{Conditions, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 
 use crate::user::Profile;
@@ -33,12 +33,12 @@ impl UserSummary {
         tables: &Tables<'_>,
         status: Option<UserStatus>,
         search: &str,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> rusqlite::Result<Page<Self>> {
         let search = Some(search.to_lowercase()).filter(|search| !search.is_empty());
         let matching = Conditions::default().equal("status", status.map(Word)).contains("searched", search);
-        let list = List { columns: COLUMNS, from: "users", matching, order_by: "place" };
-        tables.page(&list, page, Self::read)
+        let order = Order::Ascending("place");
+        tables.page(List { columns: COLUMNS, from: "users", matching, order }, page, Self::read)
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {

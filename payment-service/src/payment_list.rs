@@ -4,7 +4,7 @@ use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome};
 use eventkit::http::{Page, PageQuery};
 use eventkit::projection::{
-    Conditions, Json, List, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
+    Conditions, Json, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
 };
 use eventkit::{EntityId, EventSet, Projection, Recorded};
 
@@ -59,11 +59,11 @@ impl PaymentSummary {
     pub fn list(
         tables: &Tables<'_>,
         order_id: Option<EntityId>,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> rusqlite::Result<Page<Self>> {
         let matching = Conditions::default().equal("order_id", order_id);
-        let list = List { columns: COLUMNS, from: "payments", matching, order_by: "payment_id" };
-        tables.page(&list, page, Self::read)
+        let order = Order::Ascending("payment_id");
+        tables.page(List { columns: COLUMNS, from: "payments", matching, order }, page, Self::read)
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {

@@ -67,6 +67,13 @@ async fn the_numbers_are_those_of_the_log() {
     assert_eq!(orders.sum::<i64>(), 5);
     let payments = get(&http, "/metrics/payments").await;
     assert_eq!(payments["methods"][0]["method"], "card");
+    for ranking in ["/metrics/products?sort=orders&per_page=1", "/metrics/customers?sort=orders&per_page=1"] {
+        let ranked = http.get(ranking).await;
+        assert_eq!(
+            (ranked.status.as_u16(), &ranked.body["next"], ranked.header("link")),
+            (200, &Value::Null, "")
+        );
+    }
     http.get("/metrics/products?sort=luck").await.assert_problem(400, "bad-request");
     http.get("/metrics/products?per_page=0").await.assert_problem(400, "bad-request");
 }

@@ -4,11 +4,12 @@ use chrono::TimeDelta;
 use common::money::{Currency, Money};
 use common::payment::PaymentMethodKind;
 use consumer_analytics::report::{
-    CustomerReport, DayReport, PaymentReport, ProductOrder, ProductReport, Summary, Totals,
+    CustomerRanking, CustomerReport, DayReport, PaymentReport, ProductRanking, ProductReport, Summary, Totals,
 };
 use consumer_analytics::shop_metrics::{OTHER, SalesEvent, ShopMetrics};
 use eventkit::Recorded;
-use eventkit::http::PageQuery;
+use eventkit::http::{Page, PageQuery};
+use eventkit::projection::{Tables, rusqlite};
 use eventkit::testing::Folded;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -16,22 +17,24 @@ use serde_json::{Value, json};
 
 use crate::{at, cancelled, confirmed, declined, eur, fold, id, paid, placed, refunded, shipped};
 
-const FIRST_PAGE: PageQuery = PageQuery { page: 1, per_page: 100 };
+const FIRST_PAGE: PageQuery = PageQuery::number(1, 100);
 
 fn summary(metrics: &Folded<ShopMetrics>) -> Value {
     json(Summary { sequence: 0, totals: metrics.read(Totals::read) })
 }
 
 fn days(metrics: &Folded<ShopMetrics>) -> Value {
-    json(metrics.read(|tables| DayReport::list(tables, FIRST_PAGE)).items)
+    json(metrics.read(|tables| DayReport::list(tables, &FIRST_PAGE)).items)
 }
 
-fn products(metrics: &Folded<ShopMetrics>, order: ProductOrder) -> Value {
-    json(metrics.read(|tables| ProductReport::list(tables, order, FIRST_PAGE)).items)
+fn products(metrics: &Folded<ShopMetrics>, ranking: ProductRanking) -> Value {
+    json(metrics.read(|tables| ProductReport::list(tables, Some(ranking), &FIRST_PAGE)).items)
 }
 
 fn customers(metrics: &Folded<ShopMetrics>) -> Value {
-    json(metrics.read(|tables| CustomerReport::list(tables, FIRST_PAGE)).items)
+    json(
+        metrics.read(|tables| CustomerReport::list(tables, Some(CustomerRanking::Orders), &FIRST_PAGE)).items,
+    )
 }
 
 fn payments(metrics: &Folded<ShopMetrics>) -> Value {
@@ -90,7 +93,7 @@ fn a_day_in_numbers() {
 
 #[test]
 fn products_are_ranked_by_what_was_ordered_and_earn_what_was_kept() {
-    let products = products(&fold(a_day()), ProductOrder::UnitsOrdered);
+    let products = products(&fold(a_day()), ProductRanking::UnitsOrdered);
     assert_eq!(
         products,
         json!([
@@ -200,11 +203,58 @@ fn lists_are_read_a_page_at_a_time() {
         (0..5)
             .map(|n| at(n, placed(&format!("o-{n}"), &format!("c-{n}"), &[(&format!("p-{n}"), 1, eur(1))]))),
     );
-    let page = PageQuery { page: 2, per_page: 2 };
-    let customers = metrics.read(|tables| CustomerReport::list(tables, page));
+    let page = PageQuery::number(2, 2);
+    let customers = metrics.read(|tables| CustomerReport::list(tables, None, &page));
     assert_eq!((customers.total, &customers.items[0].customer_id), (5, &id("c-2")));
-    let products = metrics.read(|tables| ProductReport::list(tables, ProductOrder::UnitsSold, page));
+    let products = metrics.read(|tables| ProductReport::list(tables, Some(ProductRanking::UnitsSold), &page));
     assert_eq!((products.total, &products.items[1].product_id), (5, &id("p-3")));
+}
+
+/// The ids on every page, as a reader finds them who follows cursors while more and more is sold.
+fn walk<T>(
+    metrics: &mut Folded<ShopMetrics>,
+    list: impl Fn(&Tables<'_>, &PageQuery) -> rusqlite::Result<Page<T>>,
+    id_of: impl Fn(&T) -> String,
+) -> Vec<String> {
+    let (mut ids, mut page, mut order) = (Vec::new(), PageQuery::number(1, 2), 0);
+    loop {
+        let found = metrics.read(|tables| list(tables, &page));
+        ids.extend(found.items.iter().map(&id_of));
+        let Some(next) = found.next else { return ids };
+        page = PageQuery::after(next, 2);
+        // What was last by any count is first now.
+        for n in [0, 2, 4] {
+            order += 1;
+            let (order_id, customer) = (format!("more-{n}-{order}"), format!("c-{n}"));
+            let sold = placed(&order_id, &customer, &[(&format!("p-{n}"), 1_000 * order, eur(1))]);
+            metrics.apply(&at(order.into(), sold)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_reader_who_follows_cursors_sees_each_product_customer_and_day_once_while_sales_go_on() {
+    let five = |kind: &str| (0..5).map(|n| format!("{kind}-{n}")).collect::<Vec<_>>();
+    let sold = || {
+        (0..5).map(|n| {
+            let order = placed(&format!("o-{n}"), &format!("c-{n}"), &[(&format!("p-{n}"), 1, eur(1))]);
+            at(n * 86_400_000, order)
+        })
+    };
+    let products = walk(
+        &mut fold(sold()),
+        |tables, page| ProductReport::list(tables, None, page),
+        |product| product.product_id.to_string(),
+    );
+    assert_eq!(products, five("p"));
+    let customers = walk(
+        &mut fold(sold()),
+        |tables, page| CustomerReport::list(tables, None, page),
+        |customer| customer.customer_id.to_string(),
+    );
+    assert_eq!(customers, five("c"));
+    let days = walk(&mut fold(sold()), DayReport::list, |day| day.day.to_string());
+    assert!(days.len() == 5 && days.is_sorted_by(|one, next| one > next), "{days:?}");
 }
 
 /// Another producer may write any of these; an aggregate writes none.
@@ -258,7 +308,7 @@ proptest! {
         prop_assert_eq!(summary(&moved), summary(&straight));
         prop_assert_eq!(days(&moved), days(&straight));
         prop_assert_eq!(customers(&moved), customers(&straight));
-        let order = ProductOrder::Orders;
+        let order = ProductRanking::Orders;
         prop_assert_eq!(products(&moved, order), products(&straight, order));
     }
 }

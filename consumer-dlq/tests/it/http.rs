@@ -340,9 +340,9 @@ async fn bodies_and_filters_that_make_no_sense_are_refused_and_redrive_nothing()
         let (status, _) = shop.ask(Method::GET, &format!("/dead-letters/{nobody}"), None).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{nobody}");
     }
-    let (status, page) = shop.ask(Method::GET, "/dead-letters?page=1000000", None).await;
+    let (status, page) = shop.ask(Method::GET, "/dead-letters?page=1000", None).await;
     assert_eq!((status, &page["items"], &page["total"]), (StatusCode::OK, &json!([]), &json!(1)));
-    let (status, _) = shop.ask(Method::GET, "/dead-letters?page=1000001", None).await;
+    let (status, _) = shop.ask(Method::GET, "/dead-letters?page=1001", None).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(shop.list("status=open").await[0]["redrives"], 0);
 }

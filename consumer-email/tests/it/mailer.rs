@@ -24,8 +24,8 @@ const SOON: Duration = Duration::from_secs(10);
 /// Every mail that is listed.
 pub(crate) async fn listed(mails: &ReadModel<MailList>) -> Vec<MailSummary> {
     let mails = mails.at(MinSequence(None)).await.unwrap();
-    let all = PageQuery { page: 1, per_page: 100 };
-    mails.read(move |tables| MailSummary::list(tables, None, all)).await.unwrap().value.items
+    let all = PageQuery::number(1, 100);
+    mails.read(move |tables| MailSummary::list(tables, None, &all)).await.unwrap().value.items
 }
 
 #[tokio::test]

@@ -105,11 +105,10 @@ async fn weird_ids_and_pages_beyond_the_end_break_nothing() {
         }
         shop.receive(weird, json!({"received": 1})).await.assert_problem(422, "invalid");
     }
-    let beyond = shop.http.get("/stock?page=1000000").await;
+    let beyond = shop.http.get("/stock?page=1000").await;
     assert_eq!((beyond.status.as_u16(), &beyond.body["items"]), (200, &json!([])));
     assert_eq!(beyond.body["total"], 1);
-    for bad in
-        ["page=0", "page=1000001", "per_page=101", "min_sequence=-1", "min_sequence=18446744073709551616"]
+    for bad in ["page=0", "page=1001", "per_page=101", "min_sequence=-1", "min_sequence=18446744073709551616"]
     {
         assert_eq!(shop.http.get(&format!("/stock?{bad}")).await.status, 400, "{bad}");
     }

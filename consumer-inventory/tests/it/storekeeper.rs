@@ -7,7 +7,7 @@ use common::stock::{StockEvent, StockReceived};
 use consumer_inventory::stock::{Reservation, SETTLED_REMEMBERED, Stock};
 use consumer_inventory::storekeeper::Storekeeper;
 use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Cause, Event, EventId, EventLog, Handler, HandlerError, Metadata, Recorded};
+use eventkit::{Cause, Event, EventId, EventLog, ExpectedVersion, Handler, HandlerError, Metadata, Recorded};
 
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,7 @@ fn shipped(order_id: &str) -> Recorded<OrderShipped> {
 
 async fn receive(keeper: &Storekeeper, product: &str, quantity: u32) {
     let cause = Cause::request(EventId::generate());
-    keeper.receive(id(product), quantity, None, &cause).await.unwrap();
+    keeper.receive(id(product), quantity, ExpectedVersion::Any, &cause).await.unwrap();
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::extract::unreadable;
 use super::live::LiveStreams;
 use super::openapi::{KnownParameters, Routes};
+use super::page::link_next;
 use super::problem::Problem;
 use super::write::{IDEMPOTENCY_KEY, WholeBody};
 use crate::failure::panic_message;
@@ -52,6 +53,7 @@ pub(crate) fn complete_until(stop: CancellationToken, routes: impl Into<Routes>)
         })
         .layer(Extension(LiveStreams::until(stop)))
         .layer(from_fn(move |request, next| known.clone().check(request, next)))
+        .layer(from_fn(link_next))
         .layer(from_fn(around))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

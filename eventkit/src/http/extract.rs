@@ -31,11 +31,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        Self::read(&Bytes::from_request(request, state).await.map_err(unreadable)?)
+    }
+}
+
+impl<T: DeserializeOwned> Body<T> {
+    /// Reads a body that a handler has taken as bytes, because it may be left out.
+    pub fn read(bytes: &[u8]) -> Result<Self, Problem> {
+        refuse_byte_order_mark(bytes)?;
         if bytes.trim_ascii().is_empty() {
             return Err(Problem::bad_request("A body is needed: a JSON object"));
         }
-        let Json(body) = Json::from_bytes(&bytes).map_err(|error| match error {
+        let Json(body) = Json::from_bytes(bytes).map_err(|error| match error {
             JsonRejection::JsonDataError(error) => Problem::invalid(reason(&error.body_text())),
             other => Problem::bad_request(reason(&other.body_text())),
         })?;
@@ -45,6 +52,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         }
         Ok(Self(body))
     }
+}
+
+/// Refuses what begins with a byte order mark, by its name: no editor shows it, and JSON has none (RFC 8259, section 8.1).
+pub(crate) fn refuse_byte_order_mark(bytes: &[u8]) -> Result<(), Problem> {
+    let encoding = match bytes {
+        [0xef, 0xbb, 0xbf, ..] => "UTF-8",
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
+        _ => return Ok(()),
+    };
+    Err(Problem::bad_request(format!(
+        "The body begins with a byte order mark ({encoding}): leave it out, and send JSON in UTF-8"
+    )))
 }
 
 pub(super) fn unreadable(error: BytesRejection) -> Problem {

@@ -1,12 +1,14 @@
-//! Histories as an answer: a list, or a live stream of events (`Accept: text/event-stream`) that goes on as they happen.
+//! Histories as an answer: a list, page by page, or a live stream of events (`Accept: text/event-stream`) that goes on as
+//! they happen. Neither holds more of a history than a few events at a time, however long it is.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -20,10 +22,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
+use super::extract::Query;
 use super::history::HistoryEntry;
+use super::page::NextPart;
 use super::problem::Problem;
-use super::write::version_of;
+use super::write::{MAX_VERSION, version_of};
 use crate::subject::{self, EventSubject};
 use crate::{Aggregate, EntityId, EventStore, StoreError};
 
@@ -39,6 +45,15 @@ const LOOK_AGAIN: [Duration; 4] =
 
 /// How many events a stream reads at once: a client may take them slowly, or not at all.
 const AT_ONCE: u64 = 32;
+
+/// The most events of one list.
+const MAX_LIST: u64 = 1_000;
+
+/// A list that has grown to this ends there, and the rest is the next one: events may be large.
+const MAX_LIST_BYTES: usize = 1024 * 1024;
+
+/// How many events a list reads at once.
+const LIST_AT_ONCE: u64 = 96;
 
 /// How often an idle stream sends a comment, so that what is in between does not take it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -56,41 +71,75 @@ impl LiveStreams {
     }
 }
 
-/// How a history is asked for: whole and now, or live, with `Accept: text/event-stream`. A live one begins after the
-/// version in `Last-Event-ID`, which a browser sends by itself when it connects again.
+/// How a history is asked for: as a list, or live, with `Accept: text/event-stream`. Either begins after the version in
+/// `?after=`; a live one after the version in `Last-Event-ID`, which a browser sends by itself when it connects again. 409
+/// if the entity has not come that far: whoever names such a version has read what this log does not hold.
 #[derive(Debug)]
 pub struct HistoryRequest {
     live: Option<LiveStreams>,
-    /// The version after which a live stream begins.
+    /// The version after which it begins.
     after: u64,
+    /// The most events of a list.
+    limit: u64,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Part {
+    /// Begins after this version
+    #[param(minimum = 0, maximum = 999_999_999_999_999_999_u64, default = 0)]
+    after: Option<u64>,
+    /// The most events of a list. Large events make it shorter; `Link` says where to go on
+    #[param(minimum = 1, maximum = 1_000, default = 1_000)]
+    limit: Option<u64>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for HistoryRequest {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(Part { after, limit }) = Query::from_request_parts(parts, state).await?;
+        let (from, limit) = (after.unwrap_or(0), limit.unwrap_or(MAX_LIST));
+        if from > MAX_VERSION || !(1..=MAX_LIST).contains(&limit) {
+            return Err(Problem::bad_request("after is a version, limit is 1 to 1,000"));
+        }
         let mut ids = parts.headers.get_all("last-event-id").iter();
-        let after = match (ids.next(), ids.next()) {
-            (None, _) => Some(0),
+        let last = match (ids.next(), ids.next()) {
+            (None, _) => Some(from),
             (Some(id), None) => id.to_str().ok().and_then(version_of),
             (Some(_), Some(_)) => None,
         };
-        let after =
-            after.ok_or_else(|| Problem::bad_request("Last-Event-ID must be the id of one event: 3"))?;
+        let last =
+            last.ok_or_else(|| Problem::bad_request("Last-Event-ID must be the id of one event: 3"))?;
         let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         let mut kinds = accepted.flat_map(|accept| accept.split(',')).map(|kind| kind.split(';').next());
         if !kinds.any(|kind| kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))) {
-            return Ok(Self { live: None, after });
+            return Ok(Self { live: None, after: from, limit });
         }
         let streams = parts.extensions.get::<LiveStreams>().cloned();
         let streams =
             streams.ok_or_else(|| Problem::internal(anyhow::anyhow!("not called by `complete`")))?;
-        Ok(Self { live: Some(streams), after })
+        Ok(Self { live: Some(streams), after: last, limit })
+    }
+}
+
+impl IntoParams for HistoryRequest {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = Header)]
+        #[expect(dead_code, reason = "describes the header")]
+        struct Headers {
+            /// A live stream begins after this version. Browsers send it when they connect again
+            #[param(rename = "Last-Event-ID", pattern = "^[0-9]{1,18}$")]
+            last_event_id: Option<String>,
+        }
+        [Part::into_params(&place), Headers::into_params(&place)].concat()
     }
 }
 
 impl HistoryRequest {
-    /// What happened to an entity, as asked for; [`None`] if nothing ever did. 503 if there are too many live streams.
+    /// Returns what happened to an entity, as asked for; [`None`] if nothing ever did. 503 if there are too many live
+    /// streams.
     pub async fn answer<A, T>(
         self,
         store: &EventStore<A>,
@@ -101,11 +150,13 @@ impl HistoryRequest {
         T: From<A::Event> + Serialize + Send + 'static,
     {
         let Some(LiveStreams { free, stop }) = self.live else {
-            let history = store.history(id).await?;
-            let entries: Vec<_> = history.into_iter().map(HistoryEntry::from).collect();
-            return Ok((!entries.is_empty()).then_some(History::List(entries)));
+            let list = List::read::<A, T>(store, id, self.after, self.limit).await?;
+            if list.count == 0 && !reaches(store, id, self.after).await? {
+                return Ok(None);
+            }
+            return Ok(Some(History::List(list)));
         };
-        if store.history_between(id, 1, 1).await?.is_empty() {
+        if !reaches(store, id, self.after).await? {
             return Ok(None);
         }
         let permit = free.try_acquire_owned().map_err(|_| {
@@ -130,16 +181,97 @@ impl HistoryRequest {
             _counted: Counted(permit),
         };
         let events = unfold(live, |mut live| async move { Some((live.next().await?, live)) });
-        Ok(Some(History::Live(events.take_until(stop.cancelled_owned()).map(Ok).boxed())))
+        Ok(Some(History::Live(events.take_until(stop.cancelled_owned()).map(Ok).boxed(), PhantomData)))
     }
+}
+
+/// Whether an entity has an event of that version, or any where that is 0. 409 if it has some, and not that one.
+async fn reaches<A: Aggregate>(store: &EventStore<A>, id: &EntityId, version: u64) -> Result<bool, Problem> {
+    if store.history_between(id, 1, 1).await?.is_empty() {
+        return Ok(false);
+    }
+    if version == 0 {
+        return Ok(true);
+    }
+    // Another replica of the server may have told of it a moment ago.
+    for wait in LOOK_AGAIN {
+        tokio::time::sleep(wait).await;
+        if !store.history_between(id, version, version).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Err(Problem::new(StatusCode::CONFLICT, "ahead-of-history", "The history does not go that far").detail(
+        format!(
+            "There is no version {version}. What was read before is not in this log: read from the beginning"
+        ),
+    ))
 }
 
 /// A history on its way to a client.
 pub enum History<T> {
-    /// All of it, as a list.
-    List(Vec<HistoryEntry<T>>),
+    /// A part of it, as a list of [`HistoryEntry`]s.
+    List(List),
     /// All of it and what comes after, event by event: `id` is the version, `event` the type.
-    Live(BoxStream<'static, Result<Event, Infallible>>),
+    Live(BoxStream<'static, Result<Event, Infallible>>, PhantomData<fn() -> T>),
+}
+
+/// A part of a history: a JSON array, made while the history is read, so that only a few events are held at a time.
+#[derive(Debug, Default)]
+pub struct List {
+    json: Vec<u8>,
+    count: u64,
+    /// The version after which there is more.
+    more_after: Option<u64>,
+}
+
+impl List {
+    async fn read<A, T>(store: &EventStore<A>, id: &EntityId, after: u64, limit: u64) -> Result<Self, Problem>
+    where
+        A: Aggregate,
+        T: From<A::Event> + Serialize,
+    {
+        let mut list = Self { json: vec![b'['], ..Self::default() };
+        loop {
+            let wanted = LIST_AT_ONCE.min(limit - list.count);
+            let first = after.saturating_add(list.count).saturating_add(1);
+            let read = store.history_between(id, first, first.saturating_add(wanted - 1)).await?;
+            let is_all = (read.len() as u64) < wanted;
+            for recorded in read {
+                list.push(&HistoryEntry::<T>::from(recorded)).map_err(Problem::internal)?;
+                if list.json.len() >= MAX_LIST_BYTES {
+                    break;
+                }
+            }
+            let last = after.saturating_add(list.count);
+            let is_full = list.count == limit || list.json.len() >= MAX_LIST_BYTES;
+            if is_full && !store.history_between(id, last + 1, last + 1).await?.is_empty() {
+                list.more_after = Some(last);
+            }
+            if is_all || is_full {
+                list.json.push(b']');
+                return Ok(list);
+            }
+        }
+    }
+
+    fn push<T: Serialize>(&mut self, entry: &HistoryEntry<T>) -> serde_json::Result<()> {
+        if self.count > 0 {
+            self.json.push(b',');
+        }
+        self.count += 1;
+        serde_json::to_writer(&mut self.json, entry)
+    }
+}
+
+impl IntoResponse for List {
+    fn into_response(self) -> Response {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        let mut response = (json, Bytes::from(self.json)).into_response();
+        if let Some(last) = self.more_after {
+            response.extensions_mut().insert(NextPart { parameter: "after", value: last.to_string() });
+        }
+        response
+    }
 }
 
 impl<T> std::fmt::Debug for History<T> {
@@ -151,8 +283,8 @@ impl<T> std::fmt::Debug for History<T> {
 impl<T: Serialize> IntoResponse for History<T> {
     fn into_response(self) -> Response {
         match self {
-            Self::List(entries) => Json(entries).into_response(),
-            Self::Live(events) => {
+            Self::List(list) => list.into_response(),
+            Self::Live(events, _) => {
                 Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
             }
         }

@@ -81,6 +81,9 @@ pub fn document(info: ServiceInfo, routes: &OpenApi) -> Value {
 /// What the name of a [`super::Versioned`]'s schema begins with.
 const VERSIONED: &str = "Versioned_";
 
+/// The same for a [`super::Page`]'s.
+const PAGE: &str = "Page_";
+
 /// The same for a [`super::HistoryEntry`]'s.
 const HISTORY: &str = "HistoryEntry_";
 
@@ -102,6 +105,9 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     let takes = |place: &str| parameters.iter().any(|parameter| parameter["in"] == place);
     let named = |name: &str| parameters.iter().any(|parameter| parameter["name"] == name);
     let (body, key) = (operation.get("requestBody").is_some(), named("Idempotency-Key"));
+    let shown =
+        operation.pointer("/responses/200/content/application~1json/schema/$ref").and_then(Value::as_str);
+    let is_history = shown.is_some_and(|schema| schema.contains(HISTORY));
     let Some(answers) = operation["responses"].as_object_mut() else { return };
     let mut may = |given: bool, status: &str, why: &str| {
         if given && !answers.contains_key(status) {
@@ -109,6 +115,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         }
     };
     may(true, "400", "The request cannot be understood: a header, a parameter, or a body that is not JSON");
+    may(is_history, "409", "`ahead-of-history`: there is no such version to begin after");
     may(named("If-Match"), "412", "It is not at the version that If-Match names");
     may(body || key, "413", "The body is larger than 256 KiB");
     may(
@@ -117,7 +124,6 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         "The request is understood and makes no sense; or its Idempotency-Key was used for another",
     );
     may(true, "503", "Not now; the same request may work soon");
-    let mut streams = false;
     for (status, answer) in answers.iter_mut() {
         if status.starts_with(['4', '5']) {
             is_problem(answer);
@@ -126,6 +132,8 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
             if let Some(body) = name.strip_prefix(VERSIONED) {
                 *schema = json!({ "$ref": format!("#/components/schemas/{body}") });
                 has_position(answer);
+            } else if name.starts_with(PAGE) {
+                has_next(answer);
             } else if name.starts_with(HISTORY) {
                 *schema = json!({ "type": "array", "items": schema });
                 answer["content"]["text/event-stream"] = json!({ "schema": {
@@ -133,27 +141,13 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
                     "description": "With `Accept: text/event-stream`: past events, then new ones as they happen. `id` is \
                                     the version, `event` the type, `data` an entry of the list",
                 } });
-                streams = true;
+                has_next(answer);
             }
         }
         if status == "503" {
             answer["headers"]["Retry-After"] = json!({ "description": "In how many seconds", "schema": { "type": "integer", "minimum": 1 } });
         }
     }
-    if let (true, Some(parameters)) = (streams, list(operation, "parameters")) {
-        parameters.push(last_event_id());
-    }
-}
-
-/// What a history takes besides what its handler says.
-fn last_event_id() -> Value {
-    json!({
-        "in": "header",
-        "name": "Last-Event-ID",
-        "required": false,
-        "description": "A live stream begins after this version. Browsers send it when they connect again",
-        "schema": { "type": "string", "pattern": "^[0-9]{1,18}$" },
-    })
 }
 
 /// Says of the variants of request bodies that they take no other fields. (utoipa says it of structs.)
@@ -184,6 +178,13 @@ fn has_position(answer: &mut Value) {
     answer["headers"]["Event-Sequence"] = json!({
         "description": "The position on the log, for min_sequence",
         "schema": { "type": "integer", "format": "int64", "minimum": 0 },
+    });
+}
+
+fn has_next(answer: &mut Value) {
+    answer["headers"]["Link"] = json!({
+        "description": "Where to go on (RFC 8288): `<…>; rel=\"next\"`; absent at the end",
+        "schema": { "type": "string" },
     });
 }
 

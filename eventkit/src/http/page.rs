@@ -1,41 +1,51 @@
-//! Lists, a page at a time.
+//! Lists, a page at a time: by number for people, by cursor for programs.
 
-use axum::extract::FromRequestParts;
+use axum::Json;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
+use super::cursor::Cursor;
 use super::extract::Query;
 use super::problem::Problem;
 
-/// `?page=&per_page=`: which part of a list is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `?page=&per_page=` or `?cursor=&per_page=`: which part of a list is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageQuery {
-    /// 1 to 1,000,000; 1 by default.
-    pub page: usize,
-    /// 1 to 100; 20 by default.
-    pub per_page: usize,
+    pub(crate) begin: Begin,
+    pub(crate) per_page: usize,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// At a number, from 1. What is written in between shifts it.
+    Number(usize),
+    /// After the last item of an earlier answer, whatever is written in between.
+    After(Cursor),
 }
 
 impl PageQuery {
-    /// The last page that can be asked for.
-    pub const MAX_PAGE: usize = 1_000_000;
+    /// The last page that can be asked for by its number: what stands before it is counted off each time. A cursor goes
+    /// as far as the list.
+    pub const MAX_PAGE: usize = 1_000;
 
     /// The largest page.
     pub const MAX_PER_PAGE: usize = 100;
 
-    /// This page of all items, in their order.
-    pub fn of<T>(self, items: impl IntoIterator<Item = T>) -> Page<T> {
-        let first = (self.page - 1).saturating_mul(self.per_page);
-        let (mut total, mut page) = (0, Vec::new());
-        for item in items {
-            if total >= first && page.len() < self.per_page {
-                page.push(item);
-            }
-            total += 1;
-        }
-        Page { items: page, page: self.page, per_page: self.per_page, total }
+    /// The page of that number, from 1.
+    pub const fn number(page: usize, per_page: usize) -> Self {
+        Self { begin: Begin::Number(page), per_page }
+    }
+
+    /// The page that follows an answer.
+    pub fn after(next: Cursor, per_page: usize) -> Self {
+        Self { begin: Begin::After(next), per_page }
     }
 }
 
@@ -43,24 +53,41 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(Parameters { page, per_page }) = Query::from_request_parts(parts, state).await?;
-        let (page, per_page) = (page.unwrap_or(1), per_page.unwrap_or(20));
-        if !(1..=Self::MAX_PAGE).contains(&page) || !(1..=Self::MAX_PER_PAGE).contains(&per_page) {
-            return Err(Problem::bad_request("page is 1 to 1,000,000, per_page is 1 to 100"));
+        let Query(Parameters { page, per_page, cursor }) = Query::from_request_parts(parts, state).await?;
+        let per_page = per_page.unwrap_or(20);
+        if !(1..=Self::MAX_PER_PAGE).contains(&per_page) {
+            return Err(Problem::bad_request("per_page is 1 to 100"));
         }
-        Ok(Self { page, per_page })
+        match (page.unwrap_or(1), cursor) {
+            (_, Some(_)) if page.is_some() => {
+                Err(Problem::bad_request("Give page or cursor: a cursor says by itself where to go on"))
+            }
+            (_, Some(cursor)) => {
+                let cursor =
+                    Cursor::given(cursor).map_err(|error| Problem::bad_request(error.to_string()))?;
+                Ok(Self::after(cursor, per_page))
+            }
+            (page @ 1..=Self::MAX_PAGE, None) => Ok(Self::number(page, per_page)),
+            _ => Err(Problem::bad_request(
+                "page is 1 to 1,000; to read on, follow `next` from the first page with ?cursor=",
+            )),
+        }
     }
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Parameters {
-    /// Which page
-    #[param(minimum = 1, maximum = 1_000_000, default = 1)]
+    /// Which page; not together with cursor. For people: what is written between two requests shifts it
+    #[param(minimum = 1, maximum = 1_000, default = 1)]
     page: Option<usize>,
     /// How many items a page has at most
     #[param(minimum = 1, maximum = 100, default = 20)]
     per_page: Option<usize>,
+    /// Where to go on: the `next` of an earlier answer of this list with the same filters. Whatever is written in between,
+    /// what is there all the while is seen exactly once
+    #[param(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9_-]{1,200}$")]
+    cursor: Option<String>,
 }
 
 impl IntoParams for PageQuery {
@@ -69,24 +96,70 @@ impl IntoParams for PageQuery {
     }
 }
 
-/// One page of a list.
+/// One page of a list. As an HTTP answer: JSON, with the page that follows as a `Link` too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Page<T> {
     /// The items on it.
     pub items: Vec<T>,
-    /// Its number, from 1.
-    pub page: usize,
+    /// Its number, from 1; none if it was asked for by a cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<usize>,
     /// How many items a page has at most.
     pub per_page: usize,
     /// How many items the whole list has.
     pub total: usize,
+    /// Where to go on, as `cursor`; none at the end of the list, and in an order in which items move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 200)]
+    pub next: Option<Cursor>,
 }
 
 impl<T> Page<T> {
-    /// The same page of other items: what they look like to the client.
+    /// Returns the same page of other items: what they look like to the client.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
-        let items = self.items.into_iter().map(f).collect();
-        Page { items, page: self.page, per_page: self.per_page, total: self.total }
+        let Self { items, page, per_page, total, next } = self;
+        Page { items: items.into_iter().map(f).collect(), page, per_page, total, next }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        let next =
+            self.next.as_ref().map(|next| NextPart { parameter: "cursor", value: next.as_str().to_owned() });
+        let mut response = Json(self).into_response();
+        if let Some(next) = next {
+            response.extensions_mut().insert(next);
+        }
+        response
+    }
+}
+
+/// What follows an answer: the same request with this query parameter. [`link_next`] makes a `Link` of it.
+#[derive(Debug, Clone)]
+pub(super) struct NextPart {
+    pub(super) parameter: &'static str,
+    pub(super) value: String,
+}
+
+/// Puts the address of what follows into the header `Link` (RFC 8288), where there is more.
+pub(super) async fn link_next(request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = next.run(request).await;
+    if let Some(part) = response.extensions_mut().remove::<NextPart>()
+        && let Ok(link) = HeaderValue::from_str(&format!("<{}>; rel=\"next\"", part.address(&uri)))
+    {
+        response.headers_mut().append(header::LINK, link);
+    }
+    response
+}
+
+impl NextPart {
+    fn address(&self, uri: &Uri) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let asked = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        query.extend_pairs(asked.filter(|(name, _)| name != "page" && name != self.parameter));
+        query.append_pair(self.parameter, &self.value);
+        format!("{}?{}", uri.path(), query.finish())
     }
 }
 
@@ -95,11 +168,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_a_window_and_knows_the_whole() {
-        let page = |page| PageQuery { page, per_page: 3 }.of(1..=7);
-        assert_eq!(page(1), Page { items: vec![1, 2, 3], page: 1, per_page: 3, total: 7 });
-        assert_eq!(page(3).items, [7]);
-        assert_eq!(page(4), Page { items: vec![], page: 4, per_page: 3, total: 7 });
-        assert_eq!(page(usize::MAX).items, [0; 0]);
+    fn what_follows_is_the_same_request_from_there_on() {
+        let next = NextPart { parameter: "cursor", value: "abc".into() };
+        let address = |uri: &str| next.address(&uri.parse().unwrap());
+        assert_eq!(address("/orders"), "/orders?cursor=abc");
+        assert_eq!(address("/orders?page=1&status=Placed"), "/orders?status=Placed&cursor=abc");
+        assert_eq!(address("/a%20b?cursor=x&search=%C3%BC+%26"), "/a%20b?search=%C3%BC+%26&cursor=abc");
+        let after = NextPart { parameter: "after", value: "7".into() };
+        assert_eq!(after.address(&"/x?after=3&limit=4".parse().unwrap()), "/x?limit=4&after=7");
     }
 }

@@ -179,7 +179,7 @@ impl<R> ExecuteError<R> {
             Self::Rejected(reason) => rejection(reason),
             Self::VersionMismatch { expected, actual } => {
                 Problem::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", "It has changed in between")
-                    .detail(format!("version {expected} was expected, but it is at {actual}"))
+                    .detail(format!("{expected} was expected, but it is at version {actual}"))
                     .with("version", actual)
             }
             Self::Conflict { attempts } => {

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::{Cause, EntityId, EventId, TraceContext};
+use crate::{Cause, EntityId, EventId, ExpectedVersion, TraceContext};
 
 /// Namespace of the causes computed from idempotency keys. Changing it makes every repeat after it a new request.
 const NAMESPACE: Uuid = Uuid::from_u128(0x0f5b_8d86_9a1e_4f4e_8c0b_1f60_5d2e_93c7);
@@ -79,29 +79,70 @@ fn legal(key: &HeaderValue) -> Result<&str, Problem> {
         .ok_or_else(|| Problem::bad_request("Idempotency-Key must be 1 to 128 visible ASCII characters"))
 }
 
-/// `If-Match`: the version that the entity must be at, as an earlier answer's `ETag` told. Give it to
-/// [`crate::EventStore::execute_at`]. 400 if it is not one of our tags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IfMatch(pub Option<u64>);
+/// `If-Match` (RFC 9110, section 13.1.1): the versions that the entity may be at, as earlier answers' `ETag`s told; `*` is
+/// any of an entity that exists. Give it to [`crate::EventStore::execute_at`]. The comparison is strong: a weak tag, or one
+/// that is none of ours, matches nothing. 400 if it is no list of tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IfMatch(pub ExpectedVersion);
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut tags = parts.headers.get_all(header::IF_MATCH).iter();
-        let version = match (tags.next(), tags.next()) {
-            (None, _) => return Ok(Self(None)),
-            (Some(tag), None) => tag.to_str().ok().and_then(tagged),
-            (Some(_), Some(_)) => None,
-        };
-        let wrong = || Problem::bad_request(r#"If-Match must be one version in quotes, as in ETag: "3""#);
-        version.map(|version| Self(Some(version))).ok_or_else(wrong)
+        let lines: Vec<_> = parts.headers.get_all(header::IF_MATCH).iter().collect();
+        if lines.is_empty() {
+            return Ok(Self(ExpectedVersion::Any));
+        }
+        // Several lines are one list.
+        let list = lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>().join(&b',');
+        if list.trim_ascii() == b"*" {
+            return Ok(Self(ExpectedVersion::Existing));
+        }
+        let versions = versions_in(&list).ok_or_else(|| {
+            Problem::bad_request(r#"If-Match must be * or versions in quotes, as in ETag: "3", "4""#)
+        })?;
+        Ok(Self(ExpectedVersion::OneOf(versions)))
     }
 }
 
-fn tagged(tag: &str) -> Option<u64> {
-    version_of(tag.strip_prefix('"')?.strip_suffix('"')?)
+/// The versions that a list of entity tags names strongly; [`None`] if it is no such list, or an empty one.
+fn versions_in(mut list: &[u8]) -> Option<Vec<u64>> {
+    let (mut versions, mut is_empty) = (Vec::new(), true);
+    loop {
+        list = list.trim_ascii_start();
+        match list {
+            [] => return (!is_empty).then_some(versions),
+            [b',', rest @ ..] => {
+                list = rest;
+                continue;
+            }
+            _ => is_empty = false,
+        }
+        let (is_weak, quoted) = match list.strip_prefix(b"W/") {
+            Some(tag) => (true, tag),
+            None => (false, list),
+        };
+        let tag = quoted.strip_prefix(b"\"")?;
+        let end = tag.iter().position(|byte| *byte == b'"')?;
+        let (tag, rest) = (&tag[..end], tag[end + 1..].trim_ascii_start());
+        if !tag.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..)) {
+            return None;
+        }
+        versions.extend(str::from_utf8(tag).ok().filter(|_| !is_weak).and_then(version_in_tag));
+        list = match rest {
+            [] | [b',', ..] => rest,
+            _ => return None,
+        };
+    }
 }
+
+/// The version of a tag of ours. Tags are compared character by character: `03` is not `3`.
+fn version_in_tag(tag: &str) -> Option<u64> {
+    version_of(tag).filter(|version| *version > 0 && version.to_string() == tag)
+}
+
+/// The highest version that is ever named.
+pub(super) const MAX_VERSION: u64 = 999_999_999_999_999_999;
 
 /// A version in a header, `^[0-9]{1,18}$` as the documents say. (A number's own parser would take `+4`.)
 pub(super) fn version_of(digits: &str) -> Option<u64> {
@@ -172,8 +213,9 @@ impl IntoParams for IfMatch {
         #[into_params(parameter_in = Header)]
         #[expect(dead_code, reason = "describes the header")]
         struct Headers {
-            /// The version that it must be at, in quotes: an earlier answer's ETag
-            #[param(rename = "If-Match", pattern = "^\"[0-9]{1,18}\"$")]
+            /// The version that it must be at, in quotes: an earlier answer's ETag. Also a list of them, or `*`: any
+            /// version, if it exists
+            #[param(rename = "If-Match", pattern = r#"^(\*|"[0-9]{1,18}"(, "[0-9]{1,18}"){0,9})$"#)]
             tag: Option<String>,
         }
         Headers::into_params(place)

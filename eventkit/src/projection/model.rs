@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
@@ -19,7 +17,7 @@ use super::pool::Pool;
 use super::{FromStream, Projection, Tables};
 use crate::EventLog;
 use crate::health::CheckHandle;
-use crate::http::{MinSequence, Problem};
+use crate::http::{CursorError, MinSequence, Problem};
 use crate::log::Written;
 
 /// How long a read waits for the position that its client asks for.
@@ -72,8 +70,8 @@ impl Served {
     }
 }
 
-/// What was read, and up to where on the stream it is complete. As an HTTP answer: JSON, with the position as
-/// `Event-Sequence`.
+/// What was read, and up to where on the stream it is complete. As an HTTP answer: the value's, with the position as
+/// `Event-Sequence`. A [`crate::http::Page`] is an answer by itself; anything else goes into an [`axum::Json`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen<T> {
     /// What was read.
@@ -97,9 +95,9 @@ impl<T> Seen<Option<T>> {
     }
 }
 
-impl<T: Serialize> IntoResponse for Seen<T> {
+impl<T: IntoResponse> IntoResponse for Seen<T> {
     fn into_response(self) -> Response {
-        let mut response = Json(self.value).into_response();
+        let mut response = self.value.into_response();
         response.headers_mut().insert(HeaderName::from_static("event-sequence"), self.sequence.into());
         response
     }
@@ -128,6 +126,9 @@ pub enum ReadError {
     /// The query took too long and was interrupted. A mistake in the program: it needs an index or a limit.
     #[error("the query took too long")]
     TooSlow,
+    /// The cursor is not one of the list that was read. The client's mistake.
+    #[error(transparent)]
+    Cursor(CursorError),
     /// The query is wrong, or the machine fails.
     #[error("the read model cannot be read: {0:#}")]
     Failed(anyhow::Error),
@@ -141,6 +142,7 @@ impl From<ReadError> for Problem {
                     .retry_after(Duration::from_secs(1))
             }
             ReadError::Busy | ReadError::TooSlow => Self::unavailable(error),
+            ReadError::Cursor(reason) => Self::bad_request(reason.to_string()),
             ReadError::Failed(_) => Self::internal(error),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::file::{is_damage, is_unreadable, readable};
 use super::{ReadError, Tables};
+use crate::http::CursorError;
 
 /// How many reads of one read model run at once.
 const READERS: u32 = 4;
@@ -85,6 +86,11 @@ impl Pool {
 
     /// What the reader is told. A file that is at fault is built anew.
     fn failure(&self, error: rusqlite::Error) -> ReadError {
+        if let rusqlite::Error::ToSqlConversionFailure(reason) = &error
+            && let Some(reason) = reason.downcast_ref::<CursorError>()
+        {
+            return ReadError::Cursor(*reason);
+        }
         let from_before = self.file().origin == Origin::Before;
         if is_damage(&error) || (from_before && is_unreadable(&error)) {
             self.damaged.store(true, Ordering::Relaxed);

@@ -1,8 +1,10 @@
 //! [`Tables`]: what a projection writes into and what a reader asks, in the words that both need most.
 
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params_from_iter};
+use uuid::Uuid;
 
-use crate::http::{Page, PageQuery};
+use crate::http::{Begin, Cursor, CursorError, CursorKey, Page, PageQuery};
 
 /// The tables of a read model, within one transaction: whoever reads sees one moment. Statements are prepared once for
 /// each text.
@@ -39,33 +41,57 @@ impl<'a> Tables<'a> {
         self.0.prepare_cached(sql)?.query_map(params, read)?.collect()
     }
 
-    /// One page of a list, and how long the whole list is.
+    /// Returns one page of a list, how long the whole list is, and where to go on.
     pub fn page<T>(
         &self,
-        list: &List<'_>,
-        page: PageQuery,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+        list: List<'_>,
+        page: &PageQuery,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Page<T>> {
-        let List { columns, from, matching, order_by } = list;
-        let conditions = matching.text();
-        let count = format!("SELECT count(*) FROM {from}{conditions}");
+        let id = list.id()?;
+        let List { columns, from, mut matching, order } = list;
+        let count = format!("SELECT count(*) FROM {from}{}", matching.text());
         let total: i64 = self.0.prepare_cached(&count)?.query_row(matching.params(), |row| row.get(0))?;
+        let (number, offset) = match &page.begin {
+            Begin::Number(number) => (Some(*number), number.saturating_sub(1).saturating_mul(page.per_page)),
+            Begin::After(cursor) => {
+                matching = order.beyond(matching, cursor, id).map_err(refused)?;
+                (None, 0)
+            }
+        };
+        let (key, order_by) = (order.key(), order.sql());
+        let key_column = key.unwrap_or("NULL");
+        let conditions = matching.text();
         let values = matching.values.len();
         let window = format!(
-            "SELECT {columns} FROM {from}{conditions} ORDER BY {order_by} LIMIT ?{} OFFSET ?{}",
+            "SELECT {columns}, {key_column} AS key_of_item FROM {from}{conditions} ORDER BY {order_by} \
+             LIMIT ?{} OFFSET ?{}",
             values + 1,
             values + 2
         );
-        let integer = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let (limit, offset) =
-            (integer(page.per_page), integer((page.page - 1).saturating_mul(page.per_page)));
+        // One more than the page has, to know whether there is more.
+        let (limit, offset) = (integer(page.per_page.saturating_add(1)), integer(offset));
         let params = matching.values.iter().map(|value| &**value as &dyn ToSql);
         let params = params_from_iter(params.chain([&limit as &dyn ToSql, &offset]));
-        let items = self.0.prepare_cached(&window)?.query_map(params, read)?.collect::<Result<_, _>>()?;
+        let mut statement = self.0.prepare_cached(&window)?;
+        let mut rows = statement.query(params)?;
+        let (mut items, mut last, mut more) = (Vec::new(), None, false);
+        while let Some(row) = rows.next()? {
+            if items.len() == page.per_page {
+                more = true;
+                break;
+            }
+            last = key_of(row)?;
+            items.push(read(row)?);
+        }
+        let next = last.filter(|_| more).map(|key| Cursor::after(&key, id));
         let total = usize::try_from(total).unwrap_or_default();
-        Ok(Page { items, page: page.page, per_page: page.per_page, total })
+        Ok(Page { items, page: number, per_page: page.per_page, total, next })
     }
 }
+
+/// What makes a list and its filters known apart from others. Changing it makes every cursor useless.
+const LISTS: Uuid = Uuid::from_u128(0x7c1e_2f0a_55d4_4b0e_9d2c_3a61_8e0f_b7d5);
 
 /// A list to take pages of. All but the values in its conditions is SQL, and the program's own.
 #[derive(Debug)]
@@ -76,8 +102,93 @@ pub struct List<'a> {
     pub from: &'a str,
     /// Which rows.
     pub matching: Conditions,
-    /// In which order; must be the same each time, so that pages fit together.
-    pub order_by: &'a str,
+    /// In which order.
+    pub order: Order<'a>,
+}
+
+/// The order of a list.
+///
+/// By a column that has another value in every row, and in a row the same for ever, a reader who follows cursors sees
+/// everything that is there all the while exactly once, whatever is written in between. It is a position on the log, or
+/// an id of at most 128 bytes; not SQLite's own row id, which a rebuild changes.
+#[derive(Debug, Clone, Copy)]
+pub enum Order<'a> {
+    /// By such a column, the lowest first.
+    Ascending(&'a str),
+    /// By such a column, the highest first.
+    Descending(&'a str),
+    /// By what changes, as in `ORDER BY`: a ranking. Items move in it, so it has pages for people and no cursor.
+    Ranking(&'a str),
+}
+
+impl Order<'_> {
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Ascending(key) | Self::Descending(key) => Some(key),
+            Self::Ranking(_) => None,
+        }
+    }
+
+    fn sql(&self) -> String {
+        match self {
+            Self::Descending(key) => format!("{key} DESC"),
+            Self::Ascending(order) | Self::Ranking(order) => (*order).to_owned(),
+        }
+    }
+
+    /// Adds that a row comes after the one that the cursor of the list with that id points at.
+    fn beyond(&self, matching: Conditions, cursor: &Cursor, list: Uuid) -> Result<Conditions, CursorError> {
+        let (column, sign) = match self {
+            Self::Ascending(column) => (column, '>'),
+            Self::Descending(column) => (column, '<'),
+            Self::Ranking(_) => return Err(CursorError::Ranking),
+        };
+        let condition = |place| format!("{column} {sign} ?{place}");
+        Ok(match cursor.key(list)? {
+            CursorKey::Integer(number) => matching.and(Some(number), condition),
+            CursorKey::Text(text) => matching.and(Some(text), condition),
+        })
+    }
+}
+
+impl List<'_> {
+    /// Returns what this list with these filters is known by, in cursors.
+    fn id(&self) -> rusqlite::Result<Uuid> {
+        let Self { from, matching, order, .. } = self;
+        let mut known_by = format!("{from}\n{}\n{:?}\n", order.sql(), matching.texts).into_bytes();
+        for value in &matching.values {
+            let value = value.to_sql()?;
+            let text = match &value {
+                ToSqlOutput::Borrowed(value) => format!("{value:?}\n"),
+                ToSqlOutput::Owned(value) => format!("{:?}\n", ValueRef::from(value)),
+                _ => return Err(unsupported("a condition's value")),
+            };
+            known_by.extend_from_slice(text.as_bytes());
+        }
+        Ok(Uuid::new_v5(&LISTS, &known_by))
+    }
+}
+
+/// The key of a row, which is its last column.
+fn key_of(row: &Row<'_>) -> rusqlite::Result<Option<CursorKey>> {
+    match row.get_ref("key_of_item")? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Integer(number) => Ok(Some(CursorKey::Integer(number))),
+        ValueRef::Text(text) => Ok(Some(CursorKey::Text(String::from_utf8_lossy(text).into_owned()))),
+        ValueRef::Real(_) | ValueRef::Blob(_) => Err(unsupported("a list's key")),
+    }
+}
+
+fn integer(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn refused(error: CursorError) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(error.into())
+}
+
+fn unsupported(what: &str) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(format!("{what} is neither a number nor text").into())
 }
 
 /// What rows must be like: all of it. Without any, every row will do.
@@ -134,29 +245,4 @@ impl std::fmt::Debug for Conditions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_is_a_window_on_what_matches_and_knows_how_much_that_is() {
-        let db = Connection::open_in_memory().unwrap();
-        db.execute_batch("CREATE TABLE lamps (id INTEGER PRIMARY KEY, room TEXT)").unwrap();
-        let tables = Tables::of(&db);
-        for (id, room) in [(1, "hall"), (2, "bath"), (3, "hall"), (4, "hall"), (5, "a%b")] {
-            tables.run("INSERT INTO lamps VALUES (?1, ?2)", (id, room)).unwrap();
-        }
-        let ask = |matching: Conditions, page: usize| {
-            let list = List { columns: "id", from: "lamps", matching, order_by: "id DESC" };
-            let page =
-                tables.page(&list, PageQuery { page, per_page: 2 }, |row| row.get::<_, i64>(0)).unwrap();
-            (page.total, page.items)
-        };
-        let room = |room: Option<&'static str>| Conditions::default().equal("room", room);
-        assert_eq!(ask(room(None), 1), (5, vec![5, 4]));
-        assert_eq!(ask(room(None), 3), (5, vec![1]));
-        assert_eq!(ask(room(Some("hall")), 2), (3, vec![1]));
-        assert_eq!(ask(room(Some("hall")).unequal("id", Some(3)), 1), (2, vec![4, 1]));
-        assert_eq!(ask(Conditions::default().contains("room", Some("%")), 1), (1, vec![5]));
-        assert_eq!(ask(room(None), usize::MAX), (5, vec![]));
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::ServiceInfo;
 use crate::EntityId;
-use crate::http::{MAX_BODY_BYTES, Object, Problem};
+use crate::http::{MAX_BODY_BYTES, Object, Problem, refuse_byte_order_mark};
 
 /// How many requests on one subject are answered at a time; more wait their turn. Many, because one that waits for its
 /// `min_sequence` does nothing else for up to five seconds.
@@ -142,6 +142,7 @@ fn translate(query: Query, payload: &[u8]) -> Result<http::Request<Body>, Proble
         let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large");
         return Err(problem.detail(format!("A body has at most {MAX_BODY_BYTES} bytes")));
     }
+    refuse_byte_order_mark(payload)?;
     let Object(Question { id, min_sequence }) = serde_json::from_slice(payload).map_err(|error| {
         Problem::bad_request(format!(r#"The request must be like {{"id":"o-1"}}: {error}"#))
     })?;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::{Body as Bytes, BodyDataStream};
@@ -9,10 +10,12 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use eventkit::EntityId;
+use eventkit::EventStore;
 use eventkit::http::{History, HistoryRequest, Path, Problem, complete};
-use eventkit::{EventStore, testing::NatsServer};
+use eventkit::testing::{Answer, NatsServer, Routes};
 use futures::StreamExt;
 use serde::Serialize;
+use serde_json::json;
 use tower::ServiceExt;
 
 use crate::toy::{self, Lamp, LampCommand, LampEvent, SOON, cause, id};
@@ -65,8 +68,23 @@ impl Hall {
         self.lamps.execute(&id(lamp), &light, &cause()).await.unwrap();
     }
 
+    /// A part of a history as a list, by entity and query: `a?after=3`.
+    async fn list(&self, lamp: &str) -> Answer {
+        let (lamp, query) = lamp.split_once('?').unwrap_or((lamp, ""));
+        let routes = Router::new().route("/lamps/{id}/events", get(history)).with_state(self.lamps.clone());
+        Routes::new(routes).get(&format!("/lamps/{lamp}/events?{query}")).await
+    }
+
+    /// How many messages the server has sent so far.
+    async fn read(&self) -> u64 {
+        let client = self.lamps.log().client();
+        client.flush().await.unwrap();
+        client.statistics().in_messages.load(Ordering::Relaxed)
+    }
+
     async fn ask(&self, lamp: &str, headers: &[(&str, &str)]) -> axum::response::Response {
-        let mut request = Request::get(format!("/lamps/{lamp}/events"));
+        let (lamp, query) = lamp.split_once('?').unwrap_or((lamp, ""));
+        let mut request = Request::get(format!("/lamps/{lamp}/events?{query}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -224,7 +242,91 @@ async fn what_never_happened_and_what_is_no_version_is_refused() {
     assert_eq!(hall.ask("a", &list).await.status(), StatusCode::BAD_REQUEST, "a list begins nowhere else");
     let twice = [("last-event-id", "1"), ("last-event-id", "1")];
     assert_eq!(hall.ask("a", &twice).await.status(), StatusCode::BAD_REQUEST);
-    for good in ["0", "999999999999999999"] {
-        assert_eq!(status("a", good).await, StatusCode::OK, "{good}");
+    assert_eq!(status("a", "0").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_version_ahead_of_the_log_is_refused_and_not_waited_for() {
+    let hall = Hall::new().await;
+    hall.fit("a").await;
+    hall.light("a", "ann").await;
+    let live = ("accept", "text/event-stream");
+    for ahead in ["3", "999999999999999999"] {
+        for headers in [vec![live, ("last-event-id", ahead)], vec![live]] {
+            let query = if headers.len() == 1 { format!("?after={ahead}") } else { String::new() };
+            let answer = hall.ask(&format!("a{query}"), &headers).await;
+            assert_eq!(answer.status(), StatusCode::CONFLICT, "{ahead}");
+        }
+        let list = hall.list(&format!("a?after={ahead}")).await;
+        list.assert_problem(409, "ahead-of-history");
     }
+    // The last version that there is, is not ahead: what comes next is heard.
+    let mut heard = hall.follow("a", Some(2)).await;
+    hall.light("a", "bob").await;
+    assert_eq!(heard.next().await, "3 Lit bob");
+    // Nor does a list end before it.
+    assert_eq!(hall.list("a?after=3").await.body, json!([]));
+    hall.list("b?after=3").await.assert_problem(404, "not-found");
+    for bad in ["after=-1", "after=x", "after=1000000000000000000", "limit=0", "limit=1001"] {
+        hall.list(&format!("a?{bad}")).await.assert_problem(400, "bad-request");
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_is_read_in_parts_of_a_bounded_size() {
+    let hall = Hall::new().await;
+    hall.fit("a").await;
+    for n in 2..=2_345 {
+        hall.light("a", &n.to_string()).await;
+    }
+    let (mut versions, mut sizes, mut path) = (Vec::new(), Vec::new(), Some("a".to_owned()));
+    while let Some(part) = path {
+        let before = hall.read().await;
+        let answer = hall.list(&part).await;
+        let entries = answer.body.as_array().unwrap();
+        versions.extend(entries.iter().map(|entry| entry["metadata"]["version"].as_u64().unwrap()));
+        sizes.push(entries.len());
+        // What the server has sent for it: these events, and a few more messages around them.
+        let read = hall.read().await - before;
+        assert!(read < entries.len() as u64 + 100, "{read} messages for {} events", entries.len());
+        path = next(&answer);
+    }
+    assert_eq!(sizes, [1_000, 1_000, 345]);
+    assert!(versions.into_iter().eq(1..=2_345));
+    let few = hall.list("a?limit=2&after=7").await;
+    assert_eq!(
+        (few.body.as_array().unwrap().len(), next(&few).unwrap()),
+        (2, "a?limit=2&after=9".to_owned())
+    );
+
+    // A client that takes one event of a live stream, and then none, has few read for it.
+    let before = hall.read().await;
+    let mut heard = hall.follow("a", None).await;
+    assert_eq!(heard.next().await, "1 Fitted ");
+    let read = hall.read().await - before;
+    assert!(read < 100, "{read} messages were read for one event");
+}
+
+#[tokio::test]
+async fn large_events_make_a_part_of_a_history_shorter() {
+    let hall = Hall::new().await;
+    hall.fit("a").await;
+    let long = "x".repeat(200_000);
+    for _ in 2..=12 {
+        hall.light("a", &long).await;
+    }
+    let (mut count, mut parts, mut path) = (0, 0, Some("a".to_owned()));
+    while let Some(part) = path {
+        let answer = hall.list(&part).await;
+        assert!(answer.text.len() < 1_300_000, "{}", answer.text.len());
+        (count, parts) = (count + answer.body.as_array().unwrap().len(), parts + 1);
+        path = next(&answer);
+    }
+    assert_eq!((count, parts), (12, 2));
+}
+
+/// The entity and the query of the address in `Link`.
+fn next(answer: &Answer) -> Option<String> {
+    let address = answer.header("link").strip_prefix("</lamps/")?.strip_suffix(">; rel=\"next\"")?;
+    Some(address.replace("/events", ""))
 }

@@ -54,7 +54,8 @@ pub struct Answer {
 #[derive(Deserialize)]
 struct Page<T> {
     items: Vec<T>,
-    total: usize,
+    #[serde(default = "Option::default")]
+    next: Option<String>,
 }
 
 impl Shop {
@@ -149,20 +150,18 @@ impl Shop {
         self.find(service, path).await?.with_context(|| format!("{service} has no {path}"))
     }
 
-    /// Every item of a list, whatever its pages.
+    /// Returns every item of a list: what is there all the while once, whatever is written in between.
     pub async fn list<T: DeserializeOwned>(&self, service: &str, path: &str) -> Result<Vec<T>> {
         let mut all = Vec::new();
         let parameters = if path.contains('?') { '&' } else { '?' };
-        for page in 1.. {
-            let page = format!("{path}{parameters}page={page}&per_page={PER_PAGE}");
-            let Page { items, total }: Page<T> = self.get(service, &page).await?;
-            let last = items.len() < PER_PAGE;
+        let first = format!("{path}{parameters}per_page={PER_PAGE}");
+        let mut page = first.clone();
+        loop {
+            let Page { items, next }: Page<T> = self.get(service, &page).await?;
             all.extend(items);
-            if last || all.len() >= total {
-                break;
-            }
+            let Some(next) = next else { return Ok(all) };
+            page = format!("{first}&cursor={next}");
         }
-        Ok(all)
     }
 
     /// Reads from an absolute address.

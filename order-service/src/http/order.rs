@@ -9,7 +9,7 @@ use eventkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery,
     Path, Problem, Query, RequestCause, Versioned,
 };
-use eventkit::{Aggregate as _, Cause, EntityId, Seen};
+use eventkit::{Aggregate as _, Cause, EntityId, ExpectedVersion, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -348,7 +348,7 @@ pub(super) async fn list(
 ) -> Result<Seen<Page<OrderBody>>, Problem> {
     let Filter { customer_id, status } = filter;
     let orders = api.order_list.at(min_sequence).await?;
-    let found = orders.read(move |tables| OrderSummary::list(tables, customer_id, status, page)).await?;
+    let found = orders.read(move |tables| OrderSummary::list(tables, customer_id, status, &page)).await?;
     Ok(found.map(|page| page.map(OrderBody::from)))
 }
 
@@ -356,9 +356,9 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/orders/{id}/events",
-    params(("id" = EntityId, Path, description = "The order"), MinSequence),
+    params(("id" = EntityId, Path, description = "The order"), HistoryRequest, MinSequence),
     responses(
-        (status = 200, description = "Every event, oldest first", body = HistoryEntry<OrderEntry>),
+        (status = 200, description = "Its events, oldest first: all of them, or as many as one answer has", body = HistoryEntry<OrderEntry>),
         (status = 404, description = "There is no such order"),
     )
 )]
@@ -420,7 +420,7 @@ pub(super) async fn cancel(
 async fn execute(
     api: &Api,
     id: &EntityId,
-    version: Option<u64>,
+    version: ExpectedVersion,
     command: &OrderCommand,
     cause: &Cause,
 ) -> Result<Versioned<OrderBody>, Problem> {

@@ -8,7 +8,7 @@ use eventkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path,
     Problem, Query, RequestCause, Versioned,
 };
-use eventkit::{Cause, EntityId, Seen};
+use eventkit::{Cause, EntityId, ExpectedVersion, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -138,7 +138,7 @@ pub(super) async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let user_id = cause.derive_entity_id();
     let command = UserCommand::Create { user_id: user_id.clone(), username, email };
-    let created = execute(&api, &user_id, None, &command, &cause.0).await?;
+    let created = execute(&api, &user_id, ExpectedVersion::Any, &command, &cause.0).await?;
     let location = [(header::LOCATION, format!("/users/{user_id}"))];
     Ok((location, created.created()))
 }
@@ -180,7 +180,7 @@ pub(super) async fn list(
 ) -> Result<Seen<Page<UserBody>>, Problem> {
     let Filter { status, search } = filter;
     let users = api.user_list.at(min_sequence).await?;
-    let found = users.read(move |tables| UserSummary::list(tables, status, &search, page)).await?;
+    let found = users.read(move |tables| UserSummary::list(tables, status, &search, &page)).await?;
     Ok(found.map(|page| page.map(UserBody::from)))
 }
 
@@ -188,9 +188,9 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/users/{id}/events",
-    params(("id" = EntityId, Path, description = "The user"), MinSequence),
+    params(("id" = EntityId, Path, description = "The user"), HistoryRequest, MinSequence),
     responses(
-        (status = 200, description = "Every event, oldest first", body = HistoryEntry<UserEntry>),
+        (status = 200, description = "Its events, oldest first: all of them, or as many as one answer has", body = HistoryEntry<UserEntry>),
         (status = 404, description = "There is no such user"),
     )
 )]
@@ -249,7 +249,7 @@ pub(super) async fn set_status(
 async fn execute(
     api: &Api,
     id: &EntityId,
-    version: Option<u64>,
+    version: ExpectedVersion,
     command: &UserCommand,
     cause: &Cause,
 ) -> Result<Versioned<UserBody>, Problem> {

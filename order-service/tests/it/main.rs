@@ -1,11 +1,12 @@
 //! Order service against a real nats-server.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adoption;
 mod desk;
 mod openapi;
 mod orders;
+mod pages;
 mod process;
 mod saga;
 mod users;

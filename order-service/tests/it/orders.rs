@@ -204,6 +204,16 @@ async fn a_write_may_insist_on_a_version() {
     let cancel = |tag| desk.http.send(Method::POST, "/orders/o-1/cancel", tag, &reason);
     cancel(&[("if-match", "\"2\"")]).await.assert_problem(412, "version-mismatch");
     cancel(&[("if-match", "2")]).await.assert_problem(400, "bad-request");
+    cancel(&[("if-match", "W/\"1\"")]).await.assert_problem(412, "version-mismatch");
+    cancel(&[("if-match", "\"2\", \"3\"")]).await.assert_problem(412, "version-mismatch");
+    let absent = desk.http.send(Method::POST, "/orders/o-2/cancel", &[("if-match", "*")], &reason).await;
+    absent.assert_problem(412, "version-mismatch");
+    desk.place("o-3").await;
+    let listed = [("if-match", "\"7\", W/\"1\""), ("if-match", "\"1\"")];
+    assert_eq!(desk.http.send(Method::POST, "/orders/o-3/cancel", &listed, &reason).await.status, 200);
+    desk.place("o-4").await;
+    let any = [("if-match", "*")];
+    assert_eq!(desk.http.send(Method::POST, "/orders/o-4/cancel", &any, &reason).await.status, 200);
     assert_eq!(cancel(&[("if-match", "\"1\"")]).await.status, 200);
 }
 

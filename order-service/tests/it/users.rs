@@ -124,12 +124,10 @@ async fn a_search_takes_every_letter_as_itself() {
     assert_eq!(found("search=%27%20OR%201=1--").await, 0);
     assert_eq!(found("search=alice%00").await, 0);
     assert_eq!(found(&format!("search={}", "a".repeat(8 * 1024))).await, 0);
-    let beyond = desk.http.get("/users?page=1000000").await;
+    let beyond = desk.http.get("/users?page=1000").await;
     assert_eq!((beyond.status, &beyond.body["items"]), (StatusCode::OK, &json!([])));
     assert_eq!(beyond.body["total"], 3);
-    for bad in
-        ["page=0", "page=-1", "per_page=101", "per_page=0", "page=1000001", "page=18446744073709551616"]
-    {
+    for bad in ["page=0", "page=-1", "per_page=101", "per_page=0", "page=1001", "page=18446744073709551616"] {
         assert_eq!(desk.http.get(&format!("/users?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
     }
 }

@@ -196,9 +196,9 @@ pub(super) async fn show(
 #[utoipa::path(
     get,
     path = "/accounts/{id}/events",
-    params(("id" = EntityId, Path, description = "The account"), MinSequence),
+    params(("id" = EntityId, Path, description = "The account"), HistoryRequest, MinSequence),
     responses(
-        (status = 200, description = "Every event, oldest first", body = HistoryEntry<AccountEntry>),
+        (status = 200, description = "Its events, oldest first: all of them, or as many as one answer has", body = HistoryEntry<AccountEntry>),
         (status = 404, description = "There is no such account"),
     )
 )]

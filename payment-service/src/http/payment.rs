@@ -109,6 +109,6 @@ pub(super) async fn list(
     min_sequence: MinSequence,
 ) -> Result<Seen<Page<PaymentBody>>, Problem> {
     let payments = api.payment_list.at(min_sequence).await?;
-    let found = payments.read(move |tables| PaymentSummary::list(tables, filter.order_id, page)).await?;
+    let found = payments.read(move |tables| PaymentSummary::list(tables, filter.order_id, &page)).await?;
     Ok(found.map(|page| page.map(PaymentBody::from)))
 }

@@ -240,3 +240,30 @@ async fn payments_are_listed_by_order_as_soon_as_they_are_asked_for() {
     assert_eq!(till.http.get("/payments?order_id=o-3").await.body["total"], json!(0));
     till.http.get("/payments/o-3").await.assert_problem(404, "not-found");
 }
+
+#[tokio::test]
+async fn payments_are_seen_once_while_others_are_made_in_between() {
+    let till = Till::start().await;
+    till.open("acc", 100_000).await;
+    let pay = async |order: &str| {
+        till.place(order, account("acc")).await;
+        till.cashier.handle(till.reserve(order).await).await.unwrap();
+    };
+    for order in ["b", "d", "f", "h", "j"] {
+        pay(order).await;
+    }
+    let (mut seen, mut path, mut earlier) =
+        (Vec::new(), "/payments?per_page=2".to_owned(), ["a", "c"].iter());
+    loop {
+        let page = till.http.get(&path).await.body;
+        let ids = page["items"].as_array().unwrap().iter().map(|payment| payment["id"].as_str().unwrap());
+        seen.extend(ids.map(str::to_owned));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/payments?per_page=2&cursor={next}");
+        // By pages counted off from the beginning, each of these would move a payment onto the next page again.
+        if let Some(order) = earlier.next() {
+            pay(order).await;
+        }
+    }
+    assert_eq!(seen, ["b", "d", "f", "h", "j"]);
+}

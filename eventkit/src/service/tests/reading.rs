@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -62,11 +63,11 @@ impl<const GATE: usize> Projection for Ticks<GATE> {
 
 async fn ticks<const GATE: usize>(
     State(model): State<ReadModel<Ticks<GATE>>>,
-) -> Result<Seen<Vec<(String, u64)>>, Problem> {
+) -> Result<Seen<Json<Vec<(String, u64)>>>, Problem> {
     let all = |tables: &Tables<'_>| {
         tables.all("SELECT clock, times FROM ticks", [], |row| Ok((row.get(0)?, row.get(1)?)))
     };
-    Ok(model.read(all).await?)
+    Ok(model.read(all).await?.map(Json))
 }
 
 /// A service with that read model, kept in the directory and shown at `/ticks`; `/hello` reads nothing.
