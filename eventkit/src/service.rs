@@ -17,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -26,7 +27,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -85,6 +86,8 @@ pub struct Service {
     queries: Vec<Query>,
     /// Cancelled when the service is to stop.
     stop: CancellationToken,
+    /// Told of each connection.
+    connects: Arc<Notify>,
     /// Cancelled by the connection when it is closed for good.
     closed: CancellationToken,
     /// What consumers wait for.
@@ -125,6 +128,7 @@ impl Service {
     ) -> anyhow::Result<Self> {
         info!(service.name = info.name, service.version = info.version, "starting");
         let (health, stop, closed) = (Health::new(), CancellationToken::new(), CancellationToken::new());
+        let connects = Arc::new(Notify::new());
 
         let mut working = Tasks::default();
         // Before anything is served or pulled: a second process on the same directory does nothing at all.
@@ -136,7 +140,7 @@ impl Service {
         working.spawn("http", http.clone().serve(stop.clone()));
 
         let connected = async {
-            let client = connect::connect(&settings, info, &health, closed.clone()).await?;
+            let client = connect::connect(&settings, info, &health, closed.clone(), connects.clone()).await?;
             provision::streams(&client, catalog, settings.replicas.into()).await?;
             anyhow::Ok(client)
         };
@@ -159,6 +163,7 @@ impl Service {
             routes,
             queries,
             stop,
+            connects,
             closed,
             loads,
             consumers,
@@ -285,7 +290,9 @@ impl Service {
             });
         }
         info!(service.name = self.info.name, "running");
+        let client = self.client().clone();
         let ended = tokio::select! {
+            old = connect::meets_old_server(&client, self.info, &self.connects) => return Err(self.cut_off(old)),
             signal = next(&mut self.signals) => Ok(signal),
             failure = self.working.first_end() => Err(failure),
             failure = self.background.first_end() => Err(failure),
@@ -303,6 +310,15 @@ impl Service {
         }
         let stopped = self.stop_in_order().await;
         ended.and(stopped)
+    }
+
+    /// Stops as a crash would: nothing that runs is finished, for it may not be written where the connection leads.
+    fn cut_off(&mut self, reason: anyhow::Error) -> anyhow::Error {
+        error!(error = format!("{reason:#}"), "stopping at once");
+        self.health.ending(format!("{reason:#}"), true);
+        self.working.abort();
+        self.background.abort();
+        reason
     }
 
     /// Everything that runs finishes, then the last acknowledgements leave the process.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use metrics::{counter, gauge};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -17,6 +18,9 @@ use crate::jitter::jittered;
 /// The oldest server that has what we rely on: atomic batches, per-message lifetimes, strict configuration.
 const OLDEST: (i64, i64, i64) = (2, 12, 0);
 
+/// How long a new connection may take to be written to.
+const SENT_WITHIN: Duration = Duration::from_secs(5);
+
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -26,12 +30,14 @@ pub(crate) async fn connect(
     info: ServiceInfo,
     health: &Health,
     closed: CancellationToken,
+    connected: Arc<Notify>,
 ) -> anyhow::Result<Client> {
     let check = health.check("nats");
     let watch = Arc::new(Watch {
         connection: check.clone(),
         permissions: Mutex::new(PermissionCheck::Clean(health.clone())),
         slow: Mutex::new(None),
+        connected,
         closed,
     });
     let options = options(settings, info).await?.event_callback(move |event| {
@@ -39,6 +45,11 @@ pub(crate) async fn connect(
         async move { watch.saw(&event) }
     });
     let client = patiently(&options, settings, &check).await;
+    check_version(&client, info)?;
+    Ok(client)
+}
+
+fn check_version(client: &Client, info: ServiceInfo) -> anyhow::Result<()> {
     let (major, minor, patch) = OLDEST;
     ensure!(
         client.is_server_compatible(major, minor, patch),
@@ -46,7 +57,24 @@ pub(crate) async fn connect(
         client.server_info().version,
         info.name,
     );
-    Ok(client)
+    Ok(())
+}
+
+/// Waits until the connection leads to a server that is too old, which a reconnect may find. Such a server takes a checked
+/// append without the check.
+pub(crate) async fn meets_old_server(
+    client: &Client,
+    info: ServiceInfo,
+    connected: &Notify,
+) -> anyhow::Error {
+    loop {
+        connected.notified().await;
+        // The client tells that it is connected before it knows to what; it knows when it has sent something there.
+        let _ = tokio::time::timeout(SENT_WITHIN, client.flush()).await;
+        if let Err(error) = check_version(client, info) {
+            return error;
+        }
+    }
 }
 
 async fn options(settings: &CommonSettings, info: ServiceInfo) -> anyhow::Result<ConnectOptions> {
@@ -117,6 +145,8 @@ struct Watch {
     permissions: Mutex<PermissionCheck>,
     /// When a slow consumer was last logged: a burst of them is one line a second.
     slow: Mutex<Option<Instant>>,
+    /// Told of each connection.
+    connected: Arc<Notify>,
     closed: CancellationToken,
 }
 
@@ -161,6 +191,7 @@ impl Watch {
         counter!("eventkit_nats_connects_total").increment(1);
         gauge!("eventkit_nats_connected").set(1.0);
         self.connection.set_ready(true, "connected");
+        self.connected.notify_one();
         // A server whose permissions were mended drops the connection: a new one starts clean.
         if let PermissionCheck::Violated(check) =
             &*self.permissions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -206,6 +237,7 @@ mod tests {
             connection: health.check("nats"),
             permissions: Mutex::new(PermissionCheck::Clean(health.clone())),
             slow: Mutex::new(None),
+            connected: Arc::default(),
             closed: CancellationToken::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! A whole service in the test's process: real server, real sockets; only the signals come from the test.
 
+mod old_server;
 mod reading;
 
 use std::net::SocketAddr;
@@ -239,21 +240,6 @@ async fn a_signal_ends_the_start_too() {
     signals.send("SIGTERM").await.unwrap();
     let launched = Service::launch(INFO, &Catalog::new(), settings(&nats.url(), 10), metrics, received).await;
     assert_eq!(launched.unwrap_err().to_string(), "SIGTERM before the start was complete");
-}
-
-#[tokio::test]
-async fn an_old_server_is_refused_in_plain_words() {
-    // Not a broker: only the greeting of one, and an answer to the first ping.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("nats://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let info = br#"INFO {"server_id":"x","version":"2.9.10","max_payload":1048576}"#;
-        socket.write_all(&[info, &b"\r\nPONG\r\n"[..]].concat()).await.unwrap();
-        socket.read_to_end(&mut Vec::new()).await.unwrap();
-    });
-    let refusal = launch(settings(&url, 10)).await.unwrap_err().to_string();
-    assert_eq!(refusal, "nats-server 2.9.10 is too old: toy needs 2.12 or newer");
 }
 
 #[tokio::test]
