@@ -113,45 +113,101 @@ pub(super) struct ApiError {
     pub(super) description: String,
 }
 
-/// Reads a publish acknowledgement. An error comes in the same document, with a sequence of 0.
+/// Reads a publish acknowledgement. An error comes in the same document, with a sequence of 0. What is neither is not the
+/// server's: somebody else listens on the subject and was faster.
 fn read_ack(payload: &[u8]) -> Result<Ack, PublishFailure> {
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
     struct Answer {
-        #[serde(default)]
         seq: u64,
-        #[serde(default)]
         duplicate: bool,
         error: Option<ApiError>,
     }
-    let answer: Answer = serde_json::from_slice(payload)
-        .map_err(|error| PublishFailure::Refused(format!("not a publish acknowledgement: {error}")))?;
-    let Some(error) = answer.error else {
-        return Ok(Ack { sequence: answer.seq, duplicate: answer.duplicate });
-    };
+    let unknown = |what: String| PublishFailure::Unknown(format!("not a publish acknowledgement: {what}"));
+    let answer: Answer = serde_json::from_slice(payload).map_err(|error| unknown(error.to_string()))?;
+    match answer {
+        Answer { error: Some(error), .. } => Err(failure(&error)),
+        Answer { seq: 0, .. } => Err(unknown("no sequence".to_owned())),
+        Answer { seq, duplicate, .. } => Ok(Ack { sequence: seq, duplicate }),
+    }
+}
+
+/// What an error means for the one who publishes. (The codes are in nats-server's `server/errors.json`.)
+fn failure(error: &ApiError) -> PublishFailure {
     let text = format!("{} ({})", error.description, error.err_code);
-    Err(match error.err_code {
+    match (error.err_code, error.code) {
         // wrong last sequence, as found by the leader before and while another append is in flight;
         // and a batch of which a message is stored already
-        10071 | 10164 | 10201 => PublishFailure::Conflict,
-        // message size exceeds maximum allowed, header size exceeds maximum allowed
-        10054 | 10097 => PublishFailure::TooLarge(text),
-        // expected last sequence not ready, too many requests; 503 and 429 in general
-        _ if matches!(error.code, 429 | 503) => PublishFailure::Unavailable(text),
+        (10071 | 10164 | 10201, _) => PublishFailure::Conflict,
+        // a message, a header block or a batch exceeds its maximum
+        (10054 | 10097 | 10199, _) => PublishFailure::TooLarge(text),
+        // a message of the batch was lost; the same message id is being stored
+        (10176 | 10158, _) => PublishFailure::Unknown(text),
+        // expected last sequence not ready, too many requests or batches, no leader, no space: the server's trouble
+        (_, 429 | 500..) => PublishFailure::Unavailable(text),
         _ => PublishFailure::Refused(text),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What the server answered, and what follows.
+    fn after(code: u16, err_code: u32) -> &'static str {
+        let body = format!(
+            r#"{{"error":{{"code":{code},"err_code":{err_code},"description":"x"}},"stream":"EVENTS","seq":0}}"#
+        );
+        match read_ack(body.as_bytes()).unwrap_err() {
+            PublishFailure::Conflict => "decide again",
+            PublishFailure::Unknown(_) | PublishFailure::Unavailable(_) => "retry and compare by id",
+            PublishFailure::TooLarge(_) => "too large",
+            PublishFailure::Refused(_) | PublishFailure::Misplaced(_) => "refused",
+        }
+    }
+
     #[test]
-    fn both_conflict_codes_are_conflicts() {
-        for code in [10071, 10164, 10201] {
-            let body = format!(
-                r#"{{"error":{{"code":400,"err_code":{code},"description":"x"}},"stream":"EVENTS","seq":0}}"#
-            );
-            assert!(matches!(read_ack(body.as_bytes()), Err(PublishFailure::Conflict)), "{code}");
+    fn each_error_of_a_publish_leads_to_what_helps() {
+        for (code, err_code, follows) in [
+            (400, 10071, "decide again"),            // wrong last sequence: 5
+            (400, 10164, "decide again"),            // wrong last sequence
+            (400, 10201, "decide again"),            // batch contains a duplicate message id
+            (400, 10176, "retry and compare by id"), // batch is incomplete and was abandoned
+            (409, 10158, "retry and compare by id"), // duplicate message id is in process
+            (503, 10163, "retry and compare by id"), // expected last sequence per subject not ready
+            (429, 10167, "retry and compare by id"), // too many requests
+            (429, 10210, "retry and compare by id"), // too many open batches
+            (503, 10008, "retry and compare by id"), // JetStream temporarily unavailable
+            (500, 10009, "retry and compare by id"), // not the leader
+            (503, 10023, "retry and compare by id"), // insufficient resources
+            (500, 10028, "retry and compare by id"), // insufficient memory
+            (500, 10047, "retry and compare by id"), // insufficient storage
+            (503, 10077, "retry and compare by id"), // the store failed, or is full
+            (500, 10118, "retry and compare by id"), // the stream is offline
+            (400, 10054, "too large"),               // message size exceeds maximum
+            (400, 10097, "too large"),               // header size exceeds maximum
+            (400, 10199, "too large"),               // batch is too large
+            (400, 10060, "refused"),                 // expected stream does not match
+            (400, 10070, "refused"),                 // wrong last message id
+            (400, 10109, "refused"),                 // the stream is sealed
+            (400, 10174, "refused"),                 // batches are disabled
+            (400, 10175, "refused"),                 // batch sequence is missing
+            (400, 10177, "refused"),                 // unsupported header in a batch
+            (400, 10179, "refused"),                 // invalid batch id
+            (400, 10188, "refused"),                 // schedules are disabled
+            (400, 10189, "refused"),                 // the schedule's pattern is invalid
+            (400, 10193, "refused"),                 // expected last sequence per subject invalid
+            (400, 10200, "refused"),                 // invalid batch commit
+        ] {
+            assert_eq!(after(code, err_code), follows, "{err_code}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_acknowledgement_leaves_the_outcome_unknown() {
+        for answer in ["", "OK", "{}", "[]", r#"{"stream":"EVENTS"}"#, r#"{"seq":-1}"#] {
+            let failure = read_ack(answer.as_bytes()).unwrap_err();
+            assert!(matches!(failure, PublishFailure::Unknown(_)), "{answer}: {failure}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::header::HeaderMap;
 
 use super::EventStore;
@@ -65,7 +66,11 @@ impl<A: Aggregate> EventStore<A> {
                 .client()
                 .publish_with_headers(subject, with_place(headers, index + 1), payload)
                 .await
-                .map_err(|error| PublishFailure::Unavailable(error.to_string()))?;
+                .map_err(|error| match error.kind() {
+                    PublishErrorKind::MaxPayloadExceeded => PublishFailure::TooLarge(error.to_string()),
+                    PublishErrorKind::InvalidSubject => PublishFailure::Refused(error.to_string()),
+                    PublishErrorKind::Send => PublishFailure::Unavailable(error.to_string()),
+                })?;
         }
         let mut headers = with_place(last.headers, messages);
         headers.insert("Nats-Batch-Commit", "1");

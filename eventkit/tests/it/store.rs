@@ -16,6 +16,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use crate::link::Link;
 use crate::toy::{self, Lamp, LampCommand, LampEvent, LampFitted, LampLit, LampRejection, SOON, cause, id};
 
 fn fit(lamp: &str) -> LampCommand {
@@ -204,6 +205,26 @@ async fn half_of_a_two_event_decision_is_never_written() {
         "{broken:?}"
     );
     assert!(log.read::<LampFitted>(&id("b"), 1).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_batch_of_which_a_message_or_the_answer_is_lost_is_stored_once() {
+    let (server, client, _log) = toy::server().await;
+    let link = Link::to(server.address()).await;
+    let store = EventLog::new(link.client().await, "/test").store::<Lamp>();
+    // Its first message, its last one, the server's answer to it.
+    for (n, lost) in ["Nats-Batch-Sequence: 1", "Nats-Batch-Commit", "\"count\":2"].into_iter().enumerate() {
+        let (lamp, cause) = (id(&format!("l{n}")), cause());
+        link.lose_one(lost);
+        let command = LampCommand::FitAndLight { lamp_id: lamp.clone() };
+        let both = store.execute(&lamp, &command, &cause).await.unwrap();
+        assert!(link.has_lost_all(), "{lost} was not sent");
+        assert_eq!((both.version, both.events.len()), (2, 2), "{lost}");
+        let again = store.execute(&lamp, &command, &cause).await.unwrap();
+        assert_eq!((again.version, again.repeated), (2, true), "{lost}");
+    }
+    let stream = async_nats::jetstream::new(client).get_stream("EVENTS").await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 6);
 }
 
 #[tokio::test]
