@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::Client;
-use async_nats::jetstream;
 use bytes::Bytes;
 use eventkit::http::MinSequence;
 use eventkit::projection::{ReadError, Tables, rusqlite};
-use eventkit::{Behind, DLQ, DeadLetter, ReadModel, RedriveError, Seen};
+use eventkit::{Behind, DeadLetter, ReadModel, RedriveError, Seen};
 
 use crate::dead_letters::DeadLetters;
 
@@ -44,16 +43,7 @@ impl Archive {
 
     /// The dead letter at that position of the stream, whole; [`None`] if it is not there any more.
     pub async fn letter(&self, dlq_sequence: u64) -> anyhow::Result<Option<DeadLetter>> {
-        use jetstream::stream::RawMessageErrorKind;
-        let stream = jetstream::new(self.client.clone())
-            .get_stream_no_info(DLQ)
-            .await
-            .context("finding the stream")?;
-        match stream.get_raw_message(dlq_sequence).await {
-            Ok(message) => Ok(Some(DeadLetter::decode(&message.headers, message.payload)?)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(error).context("reading the dead letter"),
-        }
+        DeadLetter::at(&self.client, dlq_sequence).await.context("reading the dead letter")
     }
 
     /// Sends it back to its consumer, with another payload if one is given. Answers with the position of the request:

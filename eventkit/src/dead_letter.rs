@@ -15,6 +15,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::direct;
 use crate::log::{Ack, Outgoing, PublishFailure, publish_once};
 use crate::provision::MAX_DEAD_LETTER_BYTES;
 
@@ -163,6 +164,12 @@ impl DeadLetter {
                 payload,
             },
         })
+    }
+
+    /// Reads what stands at a position of the stream `DLQ`; [`None`] if nothing stands there any more.
+    pub async fn at(client: &Client, sequence: u64) -> anyhow::Result<Option<Self>> {
+        let Some(got) = direct::at(client, DLQ, sequence).await? else { return Ok(None) };
+        Ok(Some(Self::decode(&got.headers, got.payload)?))
     }
 
     /// Stores it on `dlq.events.<consumer>.<entity>.<event>` and awaits the acknowledgement.

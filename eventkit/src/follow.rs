@@ -5,24 +5,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::Client;
-use async_nats::jetstream::consumer::pull::{self, Config};
+use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
 use async_nats::jetstream::{self, Context};
+use async_nats::{Client, StatusCode, Subject, Subscriber};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::{debug, warn};
 
+use crate::delivered::{self, Delivered, HEARTBEAT, Place};
+use crate::direct;
 use crate::jitter::jittered;
 
 /// How much one pull asks for. More than one round trip's worth, less than would crowd the memory.
 const BATCH_MESSAGES: usize = 1000;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-
-/// The server shows a sign of life this often; after twice as long without one everything is set up anew.
-const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How often to see whether the client had to connect anew.
 const LOOK_AT_CONNECTION: Duration = Duration::from_millis(100);
@@ -55,7 +53,12 @@ pub struct Follower {
 
 struct Source {
     consumer: Consumer<Config>,
-    messages: pull::Stream,
+    answers: Subscriber,
+    inbox: Subject,
+    /// How many messages and bytes may still come of what was asked for.
+    asked: (usize, usize),
+    /// When the server last put something into the inbox.
+    heard: Instant,
     /// How many messages this consumer has delivered to us; a gap in its numbers is a lost message.
     delivered: u64,
     /// How many were still to come after the last one.
@@ -157,14 +160,7 @@ impl Follower {
     /// their way or the server is away. It moves past messages that the filters leave out.
     pub async fn scanned(&mut self) -> Option<u64> {
         let source = self.source.as_mut()?;
-        let last = self
-            .context
-            .get_stream_no_info(&self.stream)
-            .await
-            .ok()?
-            .direct_get_last_for_subject(">")
-            .await
-            .ok()?;
+        let last = direct::last(&self.context.client(), &self.stream, ">").await.ok()??;
         let state = source.consumer.get_info().await.ok()?;
         let nothing_on_its_way =
             state.num_pending == 0 && state.delivered.consumer_sequence == source.delivered;
@@ -177,27 +173,18 @@ impl Follower {
             self.told_caught_up = true;
             return Ok(Followed::CaughtUp);
         }
-        let message = loop {
-            tokio::select! {
-                biased;
-                message = source.messages.next() => break message.context("the pull ended")??,
-                _ = source.look_at_connection.tick() => {
-                    anyhow::ensure!(source.connects == connects(&self.context), "the connection was renewed");
-                }
-            }
-        };
-        let info = message.info().map_err(|error| anyhow::anyhow!(error))?;
-        let (sequence, pending) = (info.stream_sequence, info.pending);
+        let (message, place) = source.next(&self.context).await?;
+        let Place { sequence, pending, .. } = place;
         anyhow::ensure!(
-            info.consumer_sequence == source.delivered + 1 && sequence >= self.next_sequence,
+            place.consumer_sequence == source.delivered + 1 && sequence >= self.next_sequence,
             "message {sequence} is not the next one"
         );
-        let time = info.published;
-        let age = source.opened_at.signed_duration_since(time).to_std().unwrap_or_default();
         source.delivered += 1;
         source.pending = pending;
         self.next_sequence = sequence + 1;
-        Ok(Followed::Message(FollowedMessage { message: message.message, sequence, pending, time, age }))
+        let time = DateTime::from_timestamp_nanos(place.stored_at);
+        let age = source.opened_at.signed_duration_since(time).to_std().unwrap_or_default();
+        Ok(Followed::Message(FollowedMessage { message, sequence, pending, time, age }))
     }
 
     async fn open(&self) -> anyhow::Result<Source> {
@@ -214,18 +201,24 @@ impl Follower {
         let connects = connects(&self.context);
         let consumer = self.context.create_consumer_on_stream(config, self.stream.as_str()).await?;
         let (pending, opened_at) = (consumer.cached_info().num_pending, consumer.cached_info().created);
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(BATCH_MESSAGES)
-            .max_bytes_per_batch(BATCH_BYTES)
-            .expires(PULL_EXPIRES)
-            .heartbeat(HEARTBEAT)
-            .messages()
-            .await?;
+        let client = self.context.client();
+        let inbox = Subject::from(client.new_inbox());
+        let answers = client.subscribe(inbox.clone()).await?;
         debug!(stream.name = self.stream, stream.sequence = self.next_sequence, pending, "following");
         let mut look_at_connection = tokio::time::interval(LOOK_AT_CONNECTION);
         look_at_connection.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Ok(Source { consumer, messages, delivered: 0, pending, opened_at, connects, look_at_connection })
+        Ok(Source {
+            consumer,
+            answers,
+            inbox,
+            asked: (0, 0),
+            heard: Instant::now(),
+            delivered: 0,
+            pending,
+            opened_at,
+            connects,
+            look_at_connection,
+        })
     }
 
     async fn pause_after(&mut self, error: &anyhow::Error) {
@@ -240,6 +233,49 @@ impl Follower {
             "following was interrupted; going on from here"
         );
         tokio::time::sleep(pause).await;
+    }
+}
+
+impl Source {
+    /// Waits for the next message. May be dropped and called again.
+    async fn next(&mut self, context: &Context) -> anyhow::Result<(async_nats::Message, Place)> {
+        loop {
+            if self.asked.0 <= BATCH_MESSAGES / 2 || self.asked.1 <= BATCH_BYTES / 2 {
+                let info = self.consumer.cached_info();
+                let of = (info.stream_name.as_str(), info.name.as_str());
+                delivered::request(&context.client(), of, &self.inbox, (BATCH_MESSAGES, BATCH_BYTES)).await?;
+                self.asked = (self.asked.0 + BATCH_MESSAGES, self.asked.1 + BATCH_BYTES);
+            }
+            let answer = tokio::select! {
+                biased;
+                answer = self.answers.next() => answer.context("the connection is closed")?,
+                _ = self.look_at_connection.tick() => {
+                    anyhow::ensure!(self.connects == connects(context), "the connection was renewed");
+                    anyhow::ensure!(self.heard.elapsed() < HEARTBEAT * 2, "no sign of life from the server");
+                    continue;
+                }
+            };
+            self.heard = Instant::now();
+            let length = answer.length;
+            match Delivered::read(answer)? {
+                Delivered::SignOfLife => {}
+                Delivered::Message(message, place) => {
+                    self.less(1, length);
+                    return Ok((message, place));
+                }
+                Delivered::Ended { status, description, messages, bytes } => {
+                    self.less(messages, bytes);
+                    // It has run out, or the next message is larger than what is left of it.
+                    let went_well =
+                        status == StatusCode::TIMEOUT || description == "Message Size Exceeds MaxBytes";
+                    anyhow::ensure!(went_well, "status {status} {description}");
+                }
+            }
+        }
+    }
+
+    fn less(&mut self, messages: usize, bytes: usize) {
+        self.asked = (self.asked.0.saturating_sub(messages), self.asked.1.saturating_sub(bytes));
     }
 }
 

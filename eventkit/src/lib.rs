@@ -185,6 +185,8 @@ pub mod provision;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod delivered;
+mod direct;
 mod failure;
 mod jitter;
 

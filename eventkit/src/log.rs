@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::client::{RequestError, RequestErrorKind};
-use async_nats::{Client, Message, Request, Statistics};
+use async_nats::{Client, Request, Statistics};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use self::publish::ApiError;
 pub(crate) use self::publish::{Ack, Outgoing, PublishFailure, publish_once};
+use crate::direct::{self, Got};
 use crate::envelope::{DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
 use crate::{
@@ -132,36 +132,14 @@ impl EventLog {
         stored.event().map(Some)
     }
 
-    /// The last message on a subject, by one direct get (ADR-31).
+    /// The last message on a subject.
     pub(crate) async fn get_last(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
-        self.direct_get(format!("$JS.API.DIRECT.GET.{EVENTS}.{subject}"), Bytes::new()).await
+        Ok(direct::last(self.client(), EVENTS, subject).await?.map(Stored::from))
     }
 
     /// The same of a stream of notes, which may be deleted: where there is no stream, there is no note.
     pub(crate) async fn get_note(&self, stream: &str, subject: &str) -> Result<Option<Stored>, StoreError> {
-        let request = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
-        match self.ask(request, Bytes::new()).await {
-            Ok(answer) => Self::read_direct_get(answer),
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(None),
-            Err(error) => Err(StoreError::unavailable(error)),
-        }
-    }
-
-    async fn direct_get(&self, request: String, query: Bytes) -> Result<Option<Stored>, StoreError> {
-        Self::read_direct_get(self.ask(request, query).await.map_err(StoreError::unavailable)?)
-    }
-
-    async fn ask(&self, request: String, query: Bytes) -> Result<Message, RequestError> {
-        let query = Request::new().payload(query).timeout(Some(ANSWER_WITHIN));
-        self.client().send_request(request, query).await
-    }
-
-    fn read_direct_get(answer: Message) -> Result<Option<Stored>, StoreError> {
-        match answer.status.map_or(200, |status| status.as_u16()) {
-            200 => Stored::of_direct_get(answer).map(Some),
-            404 => Ok(None),
-            status => Err(StoreError::answered(status, &answer)),
-        }
+        Ok(direct::last_note(self.client(), stream, subject).await?.map(Stored::from))
     }
 
     /// The sequence of the last event on a subject, as the stream's leader has it (ADR-1, `STREAM.MSG.GET`): any replica
@@ -194,34 +172,15 @@ impl EventLog {
         }
     }
 
-    /// The first message on a subject, by one direct get. It costs the length of the log: for repairs only.
+    /// The first message on a subject. It costs the length of the log: for repairs only.
     pub(crate) async fn get_first(&self, subject: &str) -> Result<Option<Stored>, StoreError> {
-        let query = serde_json::json!({ "seq": 1, "next_by_subj": subject }).to_string();
-        self.direct_get(format!("$JS.API.DIRECT.GET.{EVENTS}"), query.into()).await
+        Ok(direct::first(self.client(), EVENTS, subject).await?.map(Stored::from))
     }
 
-    /// The last message of every subject that matches one of `filters`, in stream order, by one `multi_last` direct get.
+    /// The last message of every subject that matches one of `filters`, in stream order, by one request.
     pub(crate) async fn get_last_of_each(&self, filters: &[String]) -> Result<Vec<Stored>, StoreError> {
-        let inbox = self.client().new_inbox();
-        let mut answers = self.client().subscribe(inbox.clone()).await.map_err(StoreError::unavailable)?;
-        let query = LastOfEach { multi_last: filters, batch: MAX_READ };
-        let query = serde_json::to_vec(&query).map_err(StoreError::unavailable)?;
-        let request = format!("$JS.API.DIRECT.GET.{EVENTS}");
-        let sent = self.client().publish_with_reply(request, inbox, query.into());
-        let mut stored = Vec::new();
-        let read = async {
-            sent.await.map_err(StoreError::unavailable)?;
-            while let Some(answer) = answers.next().await {
-                match answer.status.map_or(200, |status| status.as_u16()) {
-                    200 => stored.push(Stored::of_direct_get(answer)?),
-                    204 | 404 => return Ok(()),
-                    status => return Err(StoreError::answered(status, &answer)),
-                }
-            }
-            Err(StoreError::unavailable("the connection was closed"))
-        };
-        tokio::time::timeout(ANSWER_WITHIN, read).await.map_err(StoreError::unavailable)??;
-        Ok(stored)
+        let read = direct::last_of_each(self.client(), EVENTS, filters).await?;
+        Ok(read.into_iter().map(Stored::from).collect())
     }
 
     /// Publishes a message and awaits the server's acknowledgement, once, for at most `wait`.
@@ -232,13 +191,6 @@ impl EventLog {
     ) -> Result<Ack, PublishFailure> {
         publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await
     }
-}
-
-/// The request of a batched direct get (ADR-31).
-#[derive(Serialize)]
-struct LastOfEach<'a> {
-    multi_last: &'a [String],
-    batch: usize,
 }
 
 /// The log, read from one place to another.
@@ -298,9 +250,6 @@ impl EventLog {
     }
 }
 
-/// The most events that one read carries (a limit of the server).
-pub(crate) const MAX_READ: usize = 1024;
-
 /// A message as the log gave it.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -310,20 +259,13 @@ pub(crate) struct Stored {
     pub(crate) trace: Option<TraceContext>,
 }
 
-impl Stored {
-    fn of_direct_get(message: async_nats::Message) -> Result<Self, StoreError> {
-        let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name));
-        let subject = header("Nats-Subject").map(ToString::to_string);
-        let sequence = header("Nats-Sequence").and_then(|sequence| sequence.as_str().parse().ok());
-        match (subject, sequence) {
-            (Some(subject), Some(sequence)) => {
-                let trace = TraceContext::of(message.headers.as_ref());
-                Ok(Self { subject, sequence, payload: message.payload, trace })
-            }
-            _ => Err(StoreError::unavailable("a direct get was answered without a subject or sequence")),
-        }
+impl From<Got> for Stored {
+    fn from(Got { subject, sequence, headers, payload }: Got) -> Self {
+        Self { subject, sequence, payload, trace: TraceContext::of(Some(&headers)) }
     }
+}
 
+impl Stored {
     /// The entity's version that this message holds; 0 if it stands in no entity's history.
     pub(crate) fn version(&self) -> u64 {
         EventSubject::parse(&self.subject).map_or(0, |subject| subject.version)
@@ -432,9 +374,5 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn unavailable(reason: impl fmt::Display) -> Self {
         Self::Unavailable(format!("{reason}"))
-    }
-
-    fn answered(status: u16, answer: &async_nats::Message) -> Self {
-        Self::Unavailable(format!("status {status} {}", answer.description.as_deref().unwrap_or_default()))
     }
 }

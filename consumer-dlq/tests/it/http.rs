@@ -43,7 +43,7 @@ impl Handler<OrderConfirmed> for Picky {
 
 /// A log, two consumers of which one is picky, and the archive.
 struct Shop {
-    _server: NatsServer,
+    server: NatsServer,
     _dir: TempDir,
     log: EventLog,
     picky: Arc<Picky>,
@@ -65,7 +65,7 @@ impl Shop {
         let archive = Archive::new(client.clone(), ReadModel::follow(&log, dir.path()));
         let http = Routes::new(Api { archive, catalog: Arc::new(common::catalog()) }.routes());
         let stop = CancellationToken::new();
-        let mut shop = Self { _server: server, _dir: dir, log, picky, other, http, stop, tasks: Vec::new() };
+        let mut shop = Self { server, _dir: dir, log, picky, other, http, stop, tasks: Vec::new() };
         shop.start_consumers();
         shop
     }
@@ -148,6 +148,29 @@ async fn a_dead_letter_is_listed_and_shown_whole() {
     for bad in ["class=sad", "status=lost", "page=0"] {
         let (status, _) = shop.ask(Method::GET, &format!("/dead-letters?{bad}"), None).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_with_any_headers_is_shown_and_redriven() {
+    let shop = Shop::start([]).await;
+    let first_lines = ["NATS/1.0\r404 No Messages", "NATS/1.0 404 No Messages", "NATS/1.0 503", "no colon"];
+    for (n, first_line) in first_lines.iter().enumerate() {
+        let headers = format!(
+            "{first_line}\r\nno colon\r\nX-Cr: a\rb\r\nNats-Sequence: 99\r\nDlq-Consumer: picky\r\n\
+             Dlq-Class: rejected\r\nDlq-Errors: [\"no\"]\r\nDlq-Attempts: 1\r\nDlq-Service-Version: 1\r\n\
+             Dlq-First-Failed-At: 2026-01-01T00:00:00Z\r\nDlq-Last-Failed-At: 2026-01-01T00:00:00Z\r\n\
+             Dlq-Redrives: 0\r\nDlq-Stream: EVENTS\r\nDlq-Sequence: {n}\r\nDlq-Subject: order.confirmed.o-1.1\r\n\r\n"
+        );
+        shop.server.publish_raw(b"dlq.events.picky.order.confirmed", headers.as_bytes(), b"{}").await;
+    }
+    shop.listed("consumer=picky", first_lines.len()).await;
+    for (n, first_line) in first_lines.iter().enumerate() {
+        let path = format!("/dead-letters/picky-EVENTS-{n}");
+        let (status, whole) = shop.ask(Method::GET, &path, None).await;
+        assert_eq!((status, &whole["errors"]), (StatusCode::OK, &json!(["no"])), "{first_line}: {whole}");
+        let (status, body) = shop.ask(Method::POST, &format!("{path}/redrive"), None).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{first_line}: {body}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pulling: never more than there is room for, and healing itself.
 //!
-//! These are our own requests of the pull protocol (ADR-37) and not async-nats' `batch()`: that one stalls after a
-//! heartbeat, and `messages()` cannot be drained.
+//! These are our own requests ([`crate::delivered`]) and not async-nats' `batch()`: that one stalls after a heartbeat, and
+//! `messages()` cannot be drained.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
+use crate::delivered::{self, Delivered, HEARTBEAT, Place};
 use crate::health::CheckHandle;
 use crate::jitter::jittered;
-
-/// How long the server keeps one request for messages open.
-const EXPIRES: Duration = Duration::from_secs(30);
-
-/// How often the server shows a sign of life while there is nothing to deliver. Without any for twice as long, the
-/// requests are given up and made anew.
-const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How long the server may take to answer when we stop; what is on its way to us is here by then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -199,15 +193,7 @@ impl Puller {
         let batch = self.at_least + more;
         open.messages += batch;
         let Durable { stream, name, .. } = &self.durable;
-        let request = serde_json::json!({
-            "batch": batch, "expires": EXPIRES.as_nanos(), "idle_heartbeat": HEARTBEAT.as_nanos(),
-        });
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
-        let sent = self.client.publish_with_reply(subject, open.inbox.clone(), request.to_string().into());
-        tokio::time::timeout(HEARTBEAT, sent)
-            .await
-            .map_err(|_| anyhow!("the connection does not take requests"))??;
-        Ok(())
+        delivered::request(&self.client, (*stream, name), &open.inbox, (batch, 0)).await
     }
 
     /// Passes on a message, and with it what else is here already: no more than was asked for.
@@ -236,67 +222,29 @@ impl Puller {
         expected: &mut usize,
         next_sequence: &mut Option<u64>,
     ) -> anyhow::Result<Option<Arrival>> {
-        match message.status {
-            None | Some(StatusCode::OK) => {}
-            Some(StatusCode::IDLE_HEARTBEAT) => return Ok(None),
-            Some(status) => {
-                let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
-                let unanswered =
-                    header("Nats-Pending-Messages").and_then(|n| n.as_str().parse::<usize>().ok());
-                let unanswered = unanswered.unwrap_or(0).min(*expected);
+        match Delivered::read(message)? {
+            Delivered::SignOfLife => Ok(None),
+            Delivered::Ended { status, description, messages, .. } => {
+                let unanswered = messages.min(*expected);
                 *expected -= unanswered;
                 self.room.add_permits(unanswered);
                 // The request has run out. Anything else (deleted, leader gone, server stopping) needs a new start.
                 if status == StatusCode::TIMEOUT {
                     return Ok(None);
                 }
-                bail!("status {status} {}", message.description.as_deref().unwrap_or_default());
+                bail!("status {status} {description}");
+            }
+            Delivered::Message(message, Place { sequence, delivered, pending, .. }) => {
+                self.pending.set(lossy(pending));
+                *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
+                *expected = expected.saturating_sub(1);
+                Ok(Some(Arrival { message, stream: self.durable.stream, sequence, delivered }))
             }
         }
-        let place = message.reply.as_deref().and_then(read_ack_subject);
-        let AckSubject { sequence, delivered, pending } =
-            place.ok_or_else(|| anyhow!("a message without its place: {message:?}"))?;
-        self.pending.set(pending);
-        *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
-        *expected = expected.saturating_sub(1);
-        Ok(Some(Arrival { message, stream: self.durable.stream, sequence, delivered }))
     }
 }
 
-/// Where a message stands.
-#[derive(Debug, PartialEq)]
-struct AckSubject {
-    sequence: u64,
-    delivered: u64,
-    /// How many of the stream's messages the durable has still to deliver after it. (For a gauge.)
-    pending: f64,
-}
-
-/// Reads a message's place from its reply subject (ADR-15):
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's sequence>.<time>.<pending>`, with domain and account
-/// after `ACK` in the longer form.
-fn read_ack_subject(reply: &str) -> Option<AckSubject> {
-    let tokens = reply.strip_prefix("$JS.ACK.")?;
-    let dots = tokens.bytes().filter(|byte| *byte == b'.').count();
-    let mut numbers = tokens.split('.').skip(if dots < 8 { 2 } else { 4 });
-    let delivered = numbers.next()?.parse().ok()?;
-    let sequence = numbers.next()?.parse().ok()?;
-    let pending = numbers.nth(2)?.parse().ok()?;
-    Some(AckSubject { sequence, delivered, pending })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_messages_place_is_read_from_either_form_of_its_reply_subject() {
-        let short = "$JS.ACK.EVENTS.mailer.2.17.9.1760000000000000000.3";
-        assert_eq!(read_ack_subject(short), Some(AckSubject { sequence: 17, delivered: 2, pending: 3.0 }));
-        let long = "$JS.ACK._.ACCHASH.EVENTS.mailer.2.17.9.1760000000000000000.3.token";
-        assert_eq!(read_ack_subject(long), Some(AckSubject { sequence: 17, delivered: 2, pending: 3.0 }));
-        for other in ["", "_INBOX.x", "$JS.ACK.EVENTS.mailer", "$JS.ACK.EVENTS.mailer.x.17.9.1.3"] {
-            assert_eq!(read_ack_subject(other), None, "{other}");
-        }
-    }
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn lossy(n: u64) -> f64 {
+    n as f64
 }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use async_nats::{Client, Request};
-use chrono::DateTime;
+use async_nats::Client;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +16,7 @@ use super::file::{Files, Mark, Position, identity};
 use super::model::Served;
 use super::writer::{Item, Work, Writer, WriterEnd};
 use super::{FromStream, Projection};
+use crate::direct;
 use crate::failure::causes;
 use crate::follow::{Followed, FollowedMessage, Follower};
 
@@ -27,12 +27,8 @@ const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// After how many failures in a row, some five seconds, it is told that the stream cannot be followed.
 const STUCK: u32 = 8;
 
-/// One server's answer about one message is awaited this long.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often a message that the server does not find is looked for: a replica may be a moment behind.
-const LOOKS: u32 = 5;
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long to wait before a server that does not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How far a file has come, for whoever wants to know.
 pub(crate) struct Progress {
@@ -350,33 +346,16 @@ impl<P: Projection> Follow<P> {
         if self.last.sequence == 0 {
             return true;
         }
-        let mut looks = 0;
         loop {
-            match stored_at(&self.client, <P::Event as FromStream>::STREAM, self.last.sequence).await {
-                Ok(Some(time)) => return time == self.last.stored_at,
-                Ok(None) if looks == LOOKS => return false,
-                Ok(None) => looks += 1,
-                Err(error) => debug!(projection.name = P::NAME, error = format!("{error:#}"), "asking again"),
+            match direct::at(&self.client, <P::Event as FromStream>::STREAM, self.last.sequence).await {
+                Ok(found) => {
+                    let stored_at = found.and_then(|found| found.stored_at());
+                    let stored_at = stored_at.map(|time| time.timestamp_nanos_opt().unwrap_or_default());
+                    return stored_at == Some(self.last.stored_at);
+                }
+                Err(error) => debug!(projection.name = P::NAME, %error, "asking again"),
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(ASK_AGAIN).await;
         }
-    }
-}
-
-/// When the server stored a message, in nanoseconds since 1970; [`None`] if there is no such message.
-async fn stored_at(client: &Client, stream: &str, sequence: u64) -> anyhow::Result<Option<i64>> {
-    let request = Request::new()
-        .payload(serde_json::json!({ "seq": sequence }).to_string().into())
-        .timeout(Some(ANSWER_WITHIN));
-    let answer = client.send_request(format!("$JS.API.DIRECT.GET.{stream}"), request).await?;
-    match answer.status.map_or(200, |status| status.as_u16()) {
-        200 => {
-            let headers = answer.headers.as_ref();
-            let time = headers.and_then(|headers| headers.get("Nats-Time-Stamp")).context("no time")?;
-            let time = DateTime::parse_from_rfc3339(time.as_str())?;
-            Ok(Some(time.timestamp_nanos_opt().unwrap_or_default()))
-        }
-        404 => Ok(None),
-        status => anyhow::bail!("status {status} {}", answer.description.unwrap_or_default()),
     }
 }

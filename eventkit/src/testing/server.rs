@@ -7,6 +7,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::locate::locate_nats_server;
 use super::tied::{spawn_tied, tied_command};
@@ -62,6 +64,23 @@ impl NatsServer {
     pub async fn client(&self) -> async_nats::Client {
         let url = self.url();
         async_nats::connect(&url).await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"))
+    }
+
+    /// Publishes as a program would that knows nothing of rules, and returns when the server has taken it.
+    pub async fn publish_raw(&self, subject: &[u8], headers: &[u8], body: &[u8]) {
+        let (header_len, len) = (headers.len(), headers.len() + body.len());
+        let lengths = format!(" {header_len} {len}\r\n");
+        let connect = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\nHPUB ";
+        let sent = [connect, subject, lengths.as_bytes(), headers, body, b"\r\nPING\r\n"].concat();
+        let talk = async {
+            let mut connection = TcpStream::connect(self.address()).await?;
+            connection.write_all(&sent).await?;
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"PONG\r\n") && connection.read_buf(&mut heard).await? > 0 {}
+            std::io::Result::Ok(heard)
+        };
+        let heard = talk.await.expect("the server listens");
+        assert!(heard.ends_with(b"PONG\r\n"), "{}", String::from_utf8_lossy(&heard));
     }
 
     /// Its process id, for a test that measures or pauses it. `None` after [`NatsServer::kill`].

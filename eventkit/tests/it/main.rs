@@ -24,3 +24,4 @@ mod snapshot;
 mod store;
 mod toy;
 mod wire;
+mod wire_fuzz;

@@ -803,11 +803,11 @@ where
 }
 
 /// PATCHED: reads a header block as far as it makes sense. What is not UTF-8 is replaced, a line end within a value is a
-/// space, and a line that is no header is left out.
+/// space, a line that is no header is left out, and a status stands after a space.
 fn read_headers(block: &[u8]) -> (HeaderMap, Option<StatusCode>, Option<String>) {
     let text = String::from_utf8_lossy(block);
     let mut lines = text.lines().peekable();
-    let first = lines.next().and_then(|line| line.strip_prefix("NATS/1.0"));
+    let first = lines.next().and_then(|line| line.strip_prefix("NATS/1.0 "));
     let first = first.map(str::trim).unwrap_or_default();
     let (status, description) = first.split_once(' ').unwrap_or((first, ""));
     let status = status.trim().parse::<StatusCode>().ok();
