@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use async_nats::Client;
 use async_nats::jetstream::{self, Context};
 use eventkit::subject::EVENTS;
 use eventkit::testing::NatsServer;
@@ -11,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::measure::Sample;
 use crate::raw;
-use crate::scenario::{Before, Scenario, Side};
+use crate::scenario::{Before, Run, Scenario, Side};
 
 /// How many accounts there are, and how many events each has.
 pub(crate) const ACCOUNTS: usize = 2_000;
@@ -23,14 +22,6 @@ pub(crate) struct Arena {
     server: NatsServer,
     /// How many orders are on the log and stay there.
     orders: usize,
-}
-
-/// What a side gets to do its work with: a connection of its own, and how much there is to do.
-#[derive(Debug, Clone)]
-pub(crate) struct Run {
-    pub(crate) client: Client,
-    pub(crate) server: u32,
-    pub(crate) messages: usize,
 }
 
 impl Arena {

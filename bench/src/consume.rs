@@ -16,9 +16,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::arena::Run;
 use crate::measure::{Sample, Stopwatch};
 use crate::raw::Document;
+use crate::scenario::Run;
 
 /// How many messages are handled at once where a message waits for the idempotency set: the kit's own default.
 const CONCURRENCY: usize = 64;

@@ -11,9 +11,10 @@ use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore};
 use futures::StreamExt;
 use futures::future::try_join_all;
 
-use crate::arena::{ACCOUNTS, Run};
+use crate::arena::ACCOUNTS;
 use crate::measure::{Sample, Stopwatch};
 use crate::raw::{self, Document};
+use crate::scenario::Run;
 
 /// How many commands are under way at once, each to another account.
 const LANES: usize = 64;

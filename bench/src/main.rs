@@ -2,7 +2,7 @@
 //!
 //! Every line compares two sides in pairs, in turn (A B, B A, …), on the same private nats-server in the same run, and
 //! reports the median of the pairs' ratios: a machine that is busy with something else slows both. In reading order:
-//! `scenario` (what is compared, and the targets), `measure` (time, CPU, memory), `arena` (the server), `raw` (the other
+//! `scenarios` (what is compared, and the targets), `scenario` (one of them), `measure` (time, CPU, memory), `arena` (the server), `raw` (the other
 //! side's messages), then one file per kind of work, and `report`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to the person who gave it")]
@@ -18,6 +18,7 @@ mod publish;
 mod raw;
 mod report;
 mod scenario;
+mod scenarios;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,12 +72,25 @@ enum OneSide {
 
 impl CommandLine {
     fn wants(&self, name: &str) -> bool {
-        let known = |only: &str| {
-            [loads::NAME, memory::NAME].contains(&only) || scenario::all().iter().any(|s| s.name == only)
-        };
+        let known = |only: &str| names().contains(&only);
         let matches = |only: &String| if known(only) { name == only } else { name.contains(only.as_str()) };
         self.only.is_empty() || self.only.iter().any(matches)
     }
+
+    /// Refuses an `--only` that nothing has in its name: it would measure nothing and succeed.
+    fn check(&self) -> anyhow::Result<()> {
+        let unknown = |only: &&String| !names().iter().any(|name| name.contains(only.as_str()));
+        match self.only.iter().find(unknown) {
+            Some(only) => anyhow::bail!("nothing is called {only:?}; there are {}", names().join(", ")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything that can be measured, by name.
+fn names() -> Vec<&'static str> {
+    let scenarios = scenarios::all().into_iter().map(|scenario| scenario.name);
+    scenarios.chain([loads::NAME, memory::NAME]).collect()
 }
 
 #[tokio::main]
@@ -91,7 +105,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command_line: &CommandLine) -> anyhow::Result<()> {
-    let scenarios = scenario::all();
+    command_line.check()?;
+    let scenarios = scenarios::all();
     if command_line.list {
         for Scenario { name, about, .. } in &scenarios {
             println!("{name:22} {about}");

@@ -9,8 +9,8 @@ use eventkit::subject::{self, EVENTS};
 use eventkit::{Event, EventLog, Projection, ReadModel, Recorded};
 use futures::StreamExt;
 
-use crate::arena::Run;
 use crate::measure::{Sample, Stopwatch};
+use crate::scenario::Run;
 
 /// One row for each order, found by its id.
 struct Orders;

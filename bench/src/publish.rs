@@ -8,9 +8,9 @@ use common::order::OrderPlaced;
 use eventkit::{Cause, EventId, EventLog};
 use futures::future::try_join_all;
 
-use crate::arena::Run;
 use crate::measure::{Sample, Stopwatch};
 use crate::raw;
+use crate::scenario::Run;
 
 fn orders(run: &Run) -> Result<Vec<OrderPlaced>> {
     (0..run.messages).map(raw::order).collect()
