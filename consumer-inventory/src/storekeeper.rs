@@ -1,6 +1,5 @@
 //! Does with the stock what happens to orders.
 
-use chrono::{TimeDelta, Utc};
 use common::order::{OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::StockLine;
 use eventkit::{
@@ -17,9 +16,6 @@ pub const WAREHOUSE: &str = "main";
 /// An order is forgotten after so many others were settled, each by an event of its own: not before the warehouse's log is
 /// so much longer.
 const FORGOTTEN_AFTER: u64 = SETTLED_REMEMBERED as u64;
-
-/// From when on an order that was placed is late: the server knows the id of an event for two minutes.
-const LATE: TimeDelta = TimeDelta::minutes(2);
 
 /// Gives the warehouse its commands: those of orders, as a handler, and receipts of goods.
 #[derive(Clone)]
@@ -48,10 +44,11 @@ impl Storekeeper {
         self.stock.execute_at(&self.warehouse, at, &command, cause).await
     }
 
-    /// Whether an event comes so late that the warehouse may have forgotten its order: it was redriven, or the durable was
-    /// made anew.
-    fn is_late<E>(event: &Recorded<E>) -> bool {
-        event.meta.time < Utc::now() - LATE
+    /// Whether so much has happened since an event that the warehouse may have forgotten its order. (It was redriven, or the
+    /// durable was created again.) What a producer's clock says does not matter.
+    async fn may_be_forgotten<E>(&self, event: &Recorded<E>) -> Result<bool, StoreError> {
+        let stock = self.stock.load(&self.warehouse).await?;
+        Ok(stock.sequence >= event.sequence + FORGOTTEN_AFTER)
     }
 
     /// Whether an order is done with, as its history says.
@@ -69,7 +66,7 @@ impl Storekeeper {
 
 impl Handler<OrderPlaced> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderPlaced>) -> HandlerResult {
-        if Self::is_late(&order) && self.is_settled(&order.order_id).await? {
+        if self.may_be_forgotten(&order).await? && self.is_settled(&order.order_id).await? {
             return Ok(());
         }
         let lines = order
@@ -98,7 +95,7 @@ impl Handler<OrderShipped> for Storekeeper {
         match self.stock.execute(&self.warehouse, &command, &order.cause()).await {
             // It was shipped long ago: so much has happened since that its order may be forgotten.
             Err(ExecuteError::Rejected(StockRejection::NothingHeld { .. }))
-                if self.stock.load(&self.warehouse).await?.sequence >= order.sequence + FORGOTTEN_AFTER =>
+                if self.may_be_forgotten(&order).await? =>
             {
                 Ok(())
             }

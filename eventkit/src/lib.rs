@@ -175,6 +175,9 @@ pub use projection::{Behind, Projection, ReadModel, Seen};
 mod service;
 pub use service::{NoSettings, Secret, Service, ServiceInfo};
 
+mod console;
+pub use console::Console;
+
 mod health;
 pub use health::{Check, CheckHandle, Health, HealthReport};
 
@@ -187,6 +190,7 @@ pub mod testing;
 
 mod delivered;
 mod direct;
+mod clock;
 mod failure;
 mod jitter;
 

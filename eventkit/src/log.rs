@@ -10,17 +10,19 @@ use std::time::Duration;
 
 use async_nats::{Client, Request, Statistics};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
 use self::publish::ApiError;
 pub(crate) use self::publish::{Ack, Outgoing, PublishFailure, publish_once};
 use crate::direct::{self, Got};
+use crate::clock::ServerClock;
 use crate::envelope::{DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
 use crate::{
     Aggregate, EntityId, Event, EventSet, EventStore, Followed, FollowedMessage, Follower, Metadata,
-    Publisher, Recorded, Timers, TraceContext,
+    Publisher, Recorded, TIMERS, Timers, TraceContext,
 };
 
 /// How long one attempt waits for the server's answer. A healthy server answers in milliseconds; past this the
@@ -43,6 +45,8 @@ struct Inner {
     source: String,
     deadline: Duration,
     written: Arc<Written>,
+    /// By which timers are set.
+    clock: Arc<ServerClock>,
 }
 
 /// Where on the log the last event of each type stands that this process has written: its own reads include it.
@@ -72,16 +76,17 @@ impl EventLog {
     /// The log on that server, for a producer whose events carry `source`, a URI reference such as `/order-service`.
     pub fn new(client: Client, source: impl Into<String>) -> Self {
         let (statistics, source, written) = (client.statistics(), source.into(), Arc::default());
-        Self { inner: Arc::new(Inner { client, statistics, source, deadline: DEADLINE, written }) }
+        let clock = Arc::new(ServerClock::of(TIMERS));
+        Self { inner: Arc::new(Inner { client, statistics, source, deadline: DEADLINE, written, clock }) }
     }
 
     /// The same log, giving up after `deadline` instead of 15 seconds.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        let Inner { client, statistics, source, written, .. } = &*self.inner;
+        let Inner { client, statistics, source, written, clock, .. } = &*self.inner;
         let (client, statistics) = (client.clone(), statistics.clone());
-        let (source, written) = (source.clone(), written.clone());
-        Self { inner: Arc::new(Inner { client, statistics, source, deadline, written }) }
+        let (source, written, clock) = (source.clone(), written.clone(), clock.clone());
+        Self { inner: Arc::new(Inner { client, statistics, source, deadline, written, clock }) }
     }
 
     /// The aggregates of one kind.
@@ -115,6 +120,11 @@ impl EventLog {
 
     pub(crate) fn written(&self) -> &Arc<Written> {
         &self.inner.written
+    }
+
+    /// The time by the clock of the server that keeps the timers.
+    pub(crate) async fn server_time(&self) -> Result<DateTime<Utc>, String> {
+        self.inner.clock.now(&self.inner.client).await
     }
 
     pub(crate) fn deadline(&self) -> Duration {

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -39,8 +40,8 @@ use self::tasks::Tasks;
 use crate::health::Health;
 use crate::http::Routes;
 use crate::projection::{self, Projection, ReadModel};
-use crate::subject::is_event_type;
-use crate::{Aggregate, Catalog, Consumer, EntityId, EventLog, EventStore, provision};
+use crate::subject::{EVENTS, is_event_type};
+use crate::{Aggregate, Catalog, Console, Consumer, EntityId, EventLog, EventStore, clock, provision};
 
 pub use self::config::{NoSettings, Secret};
 
@@ -99,6 +100,8 @@ pub struct Service {
     /// What may be dropped at any moment: read models, tasks of the service's own.
     background: Tasks,
     signals: Signals,
+    /// Whether the process is there for nothing but this service, and ends with it.
+    owns_process: bool,
 }
 
 impl Service {
@@ -116,7 +119,13 @@ impl Service {
         telemetry::start_logging(&settings.log, settings.log_format)?;
         let metrics = telemetry::start_metrics()?;
         let signals = listen_for_signals()?;
-        Ok((Self::launch(info, &catalog, settings, metrics, signals).await?, own))
+        match Self::launch(info, &catalog, settings, metrics, signals).await {
+            Ok(service) => Ok((Self { owns_process: true, ..service }, own)),
+            Err(error) => {
+                leave_soon(false);
+                Err(error)
+            }
+        }
     }
 
     async fn launch(
@@ -152,6 +161,11 @@ impl Service {
         let (routes, queries, loads, consumers) = (Routes::new(), Vec::new(), Vec::new(), Vec::new());
         let mut background = Tasks::default();
         background.spawn("data directory", data_dir.clone().watch());
+        let compared = clock::compare(log.client().clone(), EVENTS, health.check("clock"));
+        background.spawn("clock", async move {
+            compared.await;
+            Ok(())
+        });
         Ok(Self {
             info,
             catalog: catalog.clone(),
@@ -170,6 +184,7 @@ impl Service {
             working,
             background,
             signals,
+            owns_process: false,
         })
     }
 
@@ -259,7 +274,16 @@ impl Service {
 
     /// Runs until SIGINT or SIGTERM, or until a task ends that should not; then lets what runs finish, within the
     /// shutdown deadline. An error if anything ended by itself, panicked or had to be cut off.
-    pub async fn run(mut self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let owns_process = self.owns_process;
+        let ended = self.run_to_the_end().await;
+        if owns_process {
+            leave_soon(ended.is_ok());
+        }
+        ended
+    }
+
+    async fn run_to_the_end(mut self) -> anyhow::Result<()> {
         let open = self.http.open(self.info, std::mem::take(&mut self.routes), self.stop.clone());
         let queries = std::mem::take(&mut self.queries);
         for Query { subject, .. } in &queries {
@@ -356,6 +380,16 @@ impl fmt::Debug for Service {
     }
 }
 
+/// Gives the last lines of the log the time to be written, then lets nothing keep the process from ending: neither a
+/// reader that does not read what `main` says on standard error, nor a thread that waits for a disk.
+fn leave_soon(well: bool) {
+    Console::stdout().flush_within(LAST_LINES_WITHIN);
+    thread::spawn(move || {
+        thread::sleep(MAIN_WITHIN);
+        std::process::exit(i32::from(!well));
+    });
+}
+
 /// Ends a subcommand's process. A failure is told without a backtrace, which says nothing about what to do.
 fn end(outcome: anyhow::Result<()>) -> ! {
     let Err(error) = outcome else { std::process::exit(0) };
@@ -378,6 +412,12 @@ const DRAIN_SHARE: f64 = 0.75;
 
 /// How long the connection has to send what is left when everything else has stopped.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the last lines of the log wait for their reader.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long `main` may take to return when the service has ended.
+const MAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What asks the service to stop: the names of signals, as they come.
 type Signals = mpsc::Receiver<&'static str>;

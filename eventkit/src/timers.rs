@@ -36,14 +36,16 @@ impl Timers {
         Self { log, consumer: consumer.to_owned() }
     }
 
-    /// Delivers `event` to the consumer once `after` has passed: never before, and up to a second
-    /// later, by this process's clock and the server's. When this returns, the server has stored it. The
+    /// Delivers `event` to the consumer once `after` has passed, by the server's clock, which is asked for the time: never
+    /// before, and up to a second later. When this returns, the server has stored it. The
     /// event is a message to the consumer, not a fact: it does not stand on the log.
     pub async fn set<E: Event>(&self, after: Duration, event: &E, cause: &Cause) -> Result<(), PublishError> {
-        self.set_at(Utc::now() + after.min(LONGEST), event, cause).await
+        let now = self.log.server_time().await.map_err(PublishError::Unavailable)?;
+        self.set_at(now + after.min(LONGEST), event, cause).await
     }
 
-    /// The same at a time instead of after a while. A handler that is run again does not put it off.
+    /// The same at a time instead of after a while, by the server's clock: at once if it has passed. A handler that is run
+    /// again does not put it off. A time that another machine's clock has shown is wrong by as much as that clock.
     pub async fn set_at<E: Event>(
         &self,
         at: DateTime<Utc>,

@@ -88,7 +88,7 @@ pub async fn demo(workspace: &Workspace, demo: Demo) -> Result<()> {
         Options { data_dir: data_dir.clone(), ports, nats: None, show_logs: false, env: Vec::new() };
     let whole = async {
         let mut system = System::start(workspace, options).await?;
-        println!("The shop is up, after {:.1} s.\n\n{}\n", started.elapsed().as_secs_f32(), system.table()?);
+        say!("The shop is up, after {:.1} s.\n\n{}\n", started.elapsed().as_secs_f32(), system.table()?);
         let shop = Shop::of(&system).await?;
         let audit = tokio::select! {
             audit = run(&shop, orders) => audit?,
@@ -104,7 +104,7 @@ pub async fn demo(workspace: &Workspace, demo: Demo) -> Result<()> {
     if ours && !demo.keep && (done.is_ok() || stopped) {
         std::fs::remove_dir_all(&data_dir).with_context(|| format!("removing {}", data_dir.display()))?;
     } else {
-        println!("\nThe logs and all data are in {}", data_dir.display());
+        say!("\nThe logs and all data are in {}", data_dir.display());
     }
     done
 }
@@ -121,14 +121,14 @@ async fn run(shop: &Shop, orders: usize) -> Result<Audit> {
     progress.step("reading the log, the stock, the accounts, the mails, the numbers and the dead letters");
     let ledger = Ledger::read(shop, before, traffic).await?;
     let audit = audit(&ledger);
-    println!("\n{}\n\n{audit}", ledger.summary(started.elapsed()));
+    say!("\n{}\n\n{audit}", ledger.summary(started.elapsed()));
     Ok(audit)
 }
 
 fn verdict(audit: &Audit) -> Result<()> {
     match audit.wrong() {
         0 => {
-            println!("\nEverything adds up.");
+            say!("\nEverything adds up.");
             Ok(())
         }
         wrong => bail!("the audit found {wrong} {} off", if wrong == 1 { "thing" } else { "things" }),

@@ -4,7 +4,13 @@
 //!
 //! In reading order: what the workspace holds, which nats-server runs, one process, all of them, the commands.
 
-#![expect(clippy::print_stdout, reason = "a command talks to the person who gave it")]
+/// Says something to the person who gave the command. It waits for no terminal, and goes on without one: children would
+/// stand still behind it.
+macro_rules! say {
+    ($($text:tt)*) => {
+        eventkit::Console::stdout().write(format!("{}\n", format_args!($($text)*)).as_bytes())
+    };
+}
 
 mod workspace;
 pub use workspace::{ServiceSpec, Workspace};

@@ -1,8 +1,10 @@
 //! The command line behind `cargo xtask up`, `demo` and `new-consumer`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use eventkit::Console;
 use harness::demo::{self, Demo};
 use harness::new_consumer::{self, NewConsumer};
 use harness::up::{self, Up};
@@ -29,19 +31,20 @@ enum Command {
     NatsServer,
 }
 
+/// How long the last lines wait for whoever reads them.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+
 #[tokio::main]
-#[expect(clippy::print_stderr, reason = "what went wrong, for the person who gave the command")]
 async fn main() -> ExitCode {
-    match run(CommandLine::parse().command).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}"); // without the backtrace: it says nothing about what to do
-            ExitCode::FAILURE
-        }
-    }
+    let outcome = run(CommandLine::parse().command).await;
+    Console::stdout().flush_within(LAST_LINES_WITHIN);
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    // Without the backtrace: it says nothing about what to do.
+    Console::stderr().write(format!("error: {error:#}\n").as_bytes());
+    Console::stderr().flush_within(LAST_LINES_WITHIN);
+    ExitCode::FAILURE
 }
 
-#[expect(clippy::print_stdout, reason = "a path, for `cargo xtask` to read")]
 async fn run(command: Command) -> anyhow::Result<()> {
     let workspace = Workspace::find()?;
     match command {
@@ -49,7 +52,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(wanted) => demo::demo(&workspace, wanted).await,
         Command::NewConsumer(wanted) => new_consumer::new_consumer(&workspace, &wanted).map(drop),
         Command::NatsServer => {
-            println!("{}", nats_server::find_or_fetch(&workspace)?.display());
+            let found = nats_server::find_or_fetch(&workspace)?;
+            Console::stdout().write(format!("{}\n", found.display()).as_bytes());
             Ok(())
         }
     }

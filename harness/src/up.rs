@@ -41,16 +41,16 @@ pub async fn up(workspace: &Workspace, place: Up) -> Result<()> {
     let mut told = Box::pin(told_to_stop()?);
     let mut system = tokio::select! {
         started = System::start(workspace, options) => started?,
-        signal = &mut told => { println!("{signal}: stopped while starting"); return Ok(()) }
+        signal = &mut told => { say!("{signal}: stopped while starting"); return Ok(()) }
     };
-    println!(
+    say!(
         "\nThe shop is up, after {:.1} s.\n\n{}\n\nCtrl-C stops it all.\n",
         started.elapsed().as_secs_f32(),
         system.table()?
     );
 
     let ended = tokio::select! {
-        signal = &mut told => { println!("\n{signal}: stopping"); None }
+        signal = &mut told => { say!("\n{signal}: stopping"); None }
         ended = system.first_end() => Some(ended),
     };
     tokio::select! {
@@ -58,7 +58,7 @@ pub async fn up(workspace: &Workspace, place: Up) -> Result<()> {
         _ = told_to_stop()? => bail!("told again to stop: everything was killed"),
     }
     match ended {
-        None => println!("everything has stopped"),
+        None => say!("everything has stopped"),
         Some(ended) => bail!("{ended}everything else was stopped"),
     }
     Ok(())

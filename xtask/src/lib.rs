@@ -2,8 +2,6 @@
 //!
 //! `main.rs` is the command line. Starting, driving and auditing the shop is in the crate `harness`.
 
-#![expect(clippy::print_stdout, reason = "a command talks to the person who gave it")]
-
 mod cargo;
 pub use cargo::{cargo, forget_this_crate, run};
 pub mod check;

@@ -4,6 +4,7 @@
 //! becomes.
 
 use std::ffi::OsString;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -45,7 +46,6 @@ struct Passed {
     arguments: Vec<OsString>,
 }
 
-#[expect(clippy::print_stderr, reason = "what went wrong, for the person who gave the command")]
 fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Up(passed) => programs::harness("up", &passed.arguments),
@@ -58,7 +58,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}"); // without the backtrace: it says nothing about what to do
+            // Without the backtrace: it says nothing about what to do.
+            drop(writeln!(stderr(), "error: {error:#}"));
             ExitCode::FAILURE
         }
     }

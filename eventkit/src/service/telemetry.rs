@@ -1,4 +1,4 @@
-//! Logs and metrics: set up once, before anything else has something to say.
+//! Logs and metrics: set up once, before anything else has something to say. Logging never blocks and never fails.
 
 use std::io::{IsTerminal, stdout};
 
@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use super::config::LogFormat;
+use crate::Console;
 
 /// Starts logging to standard output. A panic is logged too, in the same form.
 pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
@@ -17,7 +18,11 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<(
         LogFormat::Text => false,
         LogFormat::Auto => !stdout().is_terminal(),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    // The formatter's own complaints would go to standard error, which may be blocked or closed.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Console::stdout)
+        .log_internal_errors(false);
     let started = if json {
         log.json().flatten_event(true).with_span_list(false).try_init()
     } else {

@@ -820,6 +820,26 @@ async fn other_producers_events_are_adopted_and_their_nonsense_is_a_dead_letter(
 
 #[tokio::test]
 async fn timers_are_kept_apart_come_when_due_and_survive_the_server() {
+    timers_come_when_due().await;
+}
+
+#[tokio::test]
+async fn no_timer_comes_early_by_a_clock_that_is_twenty_minutes_behind() {
+    let test = "consumer::no_timer_comes_early_by_a_clock_that_is_twenty_minutes_behind";
+    if WrongClock::of_test(test, -TimeDelta::minutes(20)).is_some() {
+        timers_come_when_due().await;
+    }
+}
+
+#[tokio::test]
+async fn no_timer_comes_late_by_a_clock_that_is_a_day_ahead() {
+    let test = "consumer::no_timer_comes_late_by_a_clock_that_is_a_day_ahead";
+    if WrongClock::of_test(test, TimeDelta::days(1)).is_some() {
+        timers_come_when_due().await;
+    }
+}
+
+async fn timers_come_when_due() {
     let mut server = NatsServer::start().await;
     let client = server.client().await;
     provision::streams(&client, &toy::catalog(), 1).await.unwrap();
@@ -830,15 +850,17 @@ async fn timers_are_kept_apart_come_when_due_and_survive_the_server() {
     for (lamp, after) in [("a", later), ("b", now), ("c", later)] {
         log.timers("c").set(after, &lit(lamp, lamp), &why).await.unwrap();
     }
+    let passed = chrono::DateTime::UNIX_EPOCH;
+    log.timers("c").set_at(passed, &lit("d", "d"), &why).await.unwrap();
     log.timers("other").set(now, &lit("x", "not ours"), &why).await.unwrap();
     // Set again, as after a redelivery: it is the same timer.
     log.timers("c").set(now, &lit("b", "b"), &why).await.unwrap();
     server.kill();
     server.restart().await;
     let running = run(quick("c").on_timer::<LampLit>(note(&notes)), &client);
-    let mut all = notes.reach(3).await;
+    let mut all = notes.reach(4).await;
     all.sort();
-    assert_eq!(all, ["a", "b", "c"]);
+    assert_eq!(all, ["a", "b", "c", "d"]);
     assert!(Utc::now() > start + TimeDelta::seconds(1), "none came before its time");
     running.stop().await;
 }

@@ -1,7 +1,9 @@
 //! How far it is, for people who watch and for tests that interfere.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use eventkit::Console;
 
 /// Counts what is done, and says so where somebody watches.
 #[derive(Debug, Default)]
@@ -38,7 +40,7 @@ impl Progress {
     /// The next thing begins.
     pub fn step(&self, what: &str) {
         if self.shown {
-            println!("  {what}");
+            say!("  {what}");
         }
     }
 
@@ -65,14 +67,11 @@ impl Progress {
             return;
         }
         let line = format!("  orders: {placed} of {total} placed, {ended} ended");
-        let mut out = std::io::stdout().lock();
-        // A terminal that is gone is no reason to stop.
-        drop(if self.rewritable && !done {
-            write!(out, "\r{line}\x1b[K").and_then(|()| out.flush())
-        } else if self.rewritable {
-            writeln!(out, "\r{line}\x1b[K")
+        if self.rewritable {
+            let end = if done { "\n" } else { "" };
+            Console::stdout().write(format!("\r{line}\x1b[K{end}").as_bytes());
         } else {
-            writeln!(out, "{line}")
-        });
+            say!("{line}");
+        }
     }
 }

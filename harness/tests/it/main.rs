@@ -1,5 +1,6 @@
-//! The commands that change the tree, in a copy of it.
+//! The commands: those that change the tree, in a copy of it; and without a reader.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod new_consumer;
+mod outputs;

@@ -7,6 +7,7 @@ mod desk;
 mod openapi;
 mod orders;
 mod pages;
+mod outputs;
 mod process;
 mod saga;
 mod users;
