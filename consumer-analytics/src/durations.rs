@@ -89,7 +89,7 @@ impl Durations {
     }
 }
 
-/// In whole milliseconds. One below zero, by clocks that disagree, is zero.
+/// In whole milliseconds. One below zero is zero: another producer's payment may come before its order.
 pub fn whole_ms(duration: TimeDelta) -> u64 {
     u64::try_from(duration.num_milliseconds()).unwrap_or(0)
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use common::money::{Currency, Money};
 use common::order::{OrderCancelled, OrderConfirmed, OrderItem, OrderPlaced, OrderShipped};
 use common::payment::{PaymentOutcome, PaymentProcessed, PaymentRefunded, PaymentVoided};
@@ -49,7 +49,9 @@ eventkit::events! {
 /// The shop in numbers: what is known about every order, and counters over all of them.
 ///
 /// A payment may come before its order (another producer's), and counts by itself at once; what it says about the order,
-/// its customer and its products counts when the order is placed. A day's numbers are of what happened on it, in UTC.
+/// its customer and its products counts when the order is placed. A day's numbers are of what happened on it, in UTC, by the
+/// time that the event's producer gives it. Everything else goes by the log: what stands later on it is the later, and how
+/// long something took is between two times of the server.
 #[derive(Debug)]
 pub struct ShopMetrics;
 
@@ -70,6 +72,8 @@ pub enum OrderStatus {
 
 impl Projection for ShopMetrics {
     const NAME: &'static str = "shop_metrics";
+    // 2: what came later, and how long something took, the server's clock says and not its producer's.
+    const VERSION: u32 = 2;
     // STRICT: a sum beyond 64 bits is refused. Otherwise it would become a float.
     const SCHEMA: &'static str = "
         CREATE TABLE orders (
@@ -124,7 +128,6 @@ impl Projection for ShopMetrics {
         CREATE TABLE products (
             product_id TEXT PRIMARY KEY,
             name TEXT NOT NULL,
-            named_at TEXT NOT NULL, -- when the order was placed that the name is from
             orders INTEGER NOT NULL,
             units_ordered INTEGER NOT NULL,
             units_sold INTEGER NOT NULL
@@ -162,7 +165,7 @@ impl Projection for ShopMetrics {
     fn apply(tables: &Tables<'_>, event: &Recorded<SalesEvent>) -> anyhow::Result<()> {
         let at = event.meta.time;
         match &event.event {
-            SalesEvent::OrderPlaced(e) => Order::next(tables, event)?.place(tables, e, at),
+            SalesEvent::OrderPlaced(e) => Order::next(tables, event)?.place(tables, e, at, event.stored_at),
             SalesEvent::OrderConfirmed(_) => {
                 Order::next(tables, event)?.move_to(tables, OrderStatus::Confirmed, at)
             }
@@ -176,7 +179,9 @@ impl Projection for ShopMetrics {
                 next_of_payment(tables, event)?;
                 count_payment(tables, e, at)?;
                 match e.status {
-                    PaymentOutcome::Success => Order::load(tables, &e.order_id)?.pay(tables, e.amount, at),
+                    PaymentOutcome::Success => {
+                        Order::load(tables, &e.order_id)?.pay(tables, e.amount, event.stored_at)
+                    }
                     PaymentOutcome::Failed => Ok(()),
                 }
             }
@@ -201,6 +206,7 @@ struct Order {
     version: u64,
     status: OrderStatus,
     placed: Option<Placed>,
+    /// When the server stored the first payment.
     paid_at: Option<DateTime<Utc>>,
     paid: BTreeMap<Currency, i64>,
     /// How many of its payments succeeded and were not given back.
@@ -209,6 +215,7 @@ struct Order {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Placed {
+    /// When the server stored it.
     at: DateTime<Utc>,
     customer_id: EntityId,
     items: Vec<Item>,
@@ -281,7 +288,13 @@ impl Order {
         Ok(())
     }
 
-    fn place(mut self, tables: &Tables<'_>, order: &OrderPlaced, at: DateTime<Utc>) -> anyhow::Result<()> {
+    fn place(
+        mut self,
+        tables: &Tables<'_>,
+        order: &OrderPlaced,
+        at: DateTime<Utc>,
+        stored_at: DateTime<Utc>,
+    ) -> anyhow::Result<()> {
         ensure!(self.placed.is_none(), "the order is placed already");
         let (customer_id, total) = (&order.customer_id, order.total);
         STATUSES.add(tables, Word(self.status), "orders", 1)?;
@@ -291,8 +304,8 @@ impl Order {
 
         tables.run(
             "INSERT INTO customers VALUES (?1, 1, 0, ?2) ON CONFLICT DO UPDATE
-             SET orders = orders + 1, last_order_at = max(last_order_at, excluded.last_order_at)",
-            params![customer_id, sortable(at)],
+             SET orders = orders + 1, last_order_at = excluded.last_order_at",
+            params![customer_id, Word(stored_at)],
         )?;
         CUSTOMER_SUMS.add_money(tables, customer_id, "ordered", total)?;
         for (currency, minor) in &self.paid {
@@ -303,17 +316,16 @@ impl Order {
         for item in &order.items {
             let first_line = counted.insert(&item.product_id);
             tables.run(
-                "INSERT INTO products VALUES (?1, ?2, ?3, ?4, ?5, 0) ON CONFLICT DO UPDATE
-                 SET name = iif(excluded.named_at > named_at, excluded.name, name),
-                     named_at = max(named_at, excluded.named_at),
+                "INSERT INTO products VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO UPDATE
+                 SET name = excluded.name,
                      orders = orders + excluded.orders,
                      units_ordered = units_ordered + excluded.units_ordered",
-                params![item.product_id, item.product_name, sortable(at), first_line, item.quantity],
+                params![item.product_id, item.product_name, first_line, item.quantity],
             )?;
         }
 
         let items = order.items.iter().map(Item::from).collect();
-        self.placed = Some(Placed { at, customer_id: customer_id.clone(), items });
+        self.placed = Some(Placed { at: stored_at, customer_id: customer_id.clone(), items });
         if self.payments_kept > 0 {
             self.count_sold(tables, 1)?;
         }
@@ -334,7 +346,7 @@ impl Order {
         self.save(tables)
     }
 
-    fn pay(mut self, tables: &Tables<'_>, amount: Money, at: DateTime<Utc>) -> anyhow::Result<()> {
+    fn pay(mut self, tables: &Tables<'_>, amount: Money, stored_at: DateTime<Utc>) -> anyhow::Result<()> {
         self.add_paid(amount.currency(), amount.minor())?;
         self.payments_kept += 1;
         if let Some(placed) = &self.placed {
@@ -344,7 +356,7 @@ impl Order {
             }
         }
         if self.paid_at.is_none() {
-            self.paid_at = Some(at);
+            self.paid_at = Some(stored_at);
             self.count_wait(tables)?;
         }
         self.save(tables)
@@ -441,9 +453,4 @@ fn labelled(tables: &Tables<'_>, counters: Counters, label: &str) -> rusqlite::R
 /// The day of a time, in UTC, as days are kept.
 fn day(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d").to_string()
-}
-
-/// A time as text of one length, so that the later one is the larger.
-fn sortable(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Nanos, true)
 }

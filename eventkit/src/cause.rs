@@ -288,7 +288,7 @@ mod tests {
             priority: None,
             trace: None,
         };
-        Recorded { event: Happened { id: entity(to) }, meta, version: 1, sequence: 1 }
+        Recorded { event: Happened { id: entity(to) }, stored_at: meta.time, meta, version: 1, sequence: 1 }
     }
 
     const V7: &str = "0190a5c0-7d1c-7c2e-94f1-7c0b9a570f35";

@@ -79,6 +79,7 @@ struct Place<'a> {
     sequence: u64,
     /// It stands where another producer published it.
     as_it_came: bool,
+    stored_at: DateTime<Utc>,
     trace: Option<&'a TraceContext>,
 }
 
@@ -297,7 +298,8 @@ impl Consumer {
 
 fn route<E: Event>(handler: impl Handler<E>) -> Route {
     let handler = Arc::new(handler);
-    Box::new(move |envelope, Place { subject, version, sequence, as_it_came, trace }| {
+    Box::new(move |envelope, place| {
+        let Place { subject, version, sequence, as_it_came, stored_at, trace } = place;
         let event = envelope.event::<E>()?;
         let entity = event.entity_id().clone();
         envelope.check_place(subject, &entity)?;
@@ -309,7 +311,7 @@ fn route<E: Event>(handler: impl Handler<E>) -> Route {
             // Whatever it names as its cause, the kit did not record it: see [`crate::Cause::event`].
             meta.causation_id = None;
         }
-        let (handler, event) = (Arc::clone(&handler), Recorded { event, meta, version, sequence });
+        let (handler, event) = (Arc::clone(&handler), Recorded { event, meta, version, sequence, stored_at });
         Ok(Routed { entity, handling: async move { handler.handle(event).await }.boxed() })
     })
 }
@@ -323,6 +325,8 @@ pub(crate) struct Delivery {
     pub(crate) trace: Option<TraceContext>,
     /// Its position in its stream; of a redriven one, the original's.
     pub(crate) sequence: u64,
+    /// When the server stored it; of a redriven one, its redrive.
+    pub(crate) stored_at: DateTime<Utc>,
     pub(crate) turn: Turn,
     /// How often it was redriven from the dead letters.
     pub(crate) redrives: u32,
@@ -428,6 +432,7 @@ impl Consumer {
             version: stored.map_or(0, |subject| subject.version),
             sequence: delivery.sequence,
             as_it_came: due.is_none() && stored.is_none(),
+            stored_at: delivery.stored_at,
             trace: delivery.trace.as_ref(),
         };
         let read = std::panic::catch_unwind(AssertUnwindSafe(|| route(&envelope, place)));

@@ -195,12 +195,16 @@ pub struct Recorded<E> {
     pub version: u64,
     /// Its position on the log.
     pub sequence: u64,
+    /// When the server stored it; of a redriven one, its redrive. Two events are compared by this or by their sequences, and
+    /// never by [`Metadata::time`], which comes from the clocks of their producers.
+    pub stored_at: DateTime<Utc>,
 }
 
 impl<E> Recorded<E> {
     /// The same record of another event.
     pub fn map<F>(self, f: impl FnOnce(E) -> F) -> Recorded<F> {
-        Recorded { event: f(self.event), meta: self.meta, version: self.version, sequence: self.sequence }
+        let Self { event, meta, version, sequence, stored_at } = self;
+        Recorded { event: f(event), meta, version, sequence, stored_at }
     }
 }
 

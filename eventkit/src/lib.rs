@@ -188,9 +188,9 @@ pub mod provision;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod clock;
 mod delivered;
 mod direct;
-mod clock;
 mod failure;
 mod jitter;
 

@@ -16,8 +16,8 @@ use serde::Deserialize;
 
 use self::publish::ApiError;
 pub(crate) use self::publish::{Ack, Outgoing, PublishFailure, publish_once};
-use crate::direct::{self, Got};
 use crate::clock::ServerClock;
+use crate::direct::{self, Got};
 use crate::envelope::{DecodeError, Envelope};
 use crate::subject::{self, EVENTS, EventSubject};
 use crate::{
@@ -246,11 +246,8 @@ impl EventLog {
                         Ok(_) => return None,
                         Err(elapsed) => return Some((Err(StoreError::unavailable(elapsed)), None)),
                     };
-                    let FollowedMessage { message, sequence, .. } = message;
-                    let subject = message.subject.to_string();
-                    let trace = TraceContext::of(message.headers.as_ref());
-                    let stored = Stored { subject, sequence, payload: message.payload, trace };
-                    Some((Ok(stored), (sequence < end).then_some(follower)))
+                    let sequence = message.sequence;
+                    Some((Ok(Stored::of_follower(message)), (sequence < end).then_some(follower)))
                 }
             };
             Ok::<_, StoreError>(stream::unfold(follower, next))
@@ -265,17 +262,27 @@ impl EventLog {
 pub(crate) struct Stored {
     pub(crate) subject: String,
     pub(crate) sequence: u64,
+    /// When the server stored it.
+    pub(crate) time: DateTime<Utc>,
     pub(crate) payload: Bytes,
     pub(crate) trace: Option<TraceContext>,
 }
 
 impl From<Got> for Stored {
-    fn from(Got { subject, sequence, headers, payload }: Got) -> Self {
-        Self { subject, sequence, payload, trace: TraceContext::of(Some(&headers)) }
+    fn from(got: Got) -> Self {
+        let time = got.stored_at().unwrap_or_default(); // the server always says it
+        let Got { subject, sequence, headers, payload } = got;
+        Self { subject, sequence, time, payload, trace: TraceContext::of(Some(&headers)) }
     }
 }
 
 impl Stored {
+    pub(crate) fn of_follower(followed: FollowedMessage) -> Self {
+        let FollowedMessage { message, sequence, time, .. } = followed;
+        let (subject, trace) = (message.subject.to_string(), TraceContext::of(message.headers.as_ref()));
+        Self { subject, sequence, time, payload: message.payload, trace }
+    }
+
     /// The entity's version that this message holds; 0 if it stands in no entity's history.
     pub(crate) fn version(&self) -> u64 {
         EventSubject::parse(&self.subject).map_or(0, |subject| subject.version)
@@ -311,6 +318,7 @@ impl Stored {
             meta: Metadata { trace: self.trace.clone(), ..envelope.metadata().map_err(corrupt)? },
             version: self.version(),
             sequence: self.sequence,
+            stored_at: self.time,
         })
     }
 }

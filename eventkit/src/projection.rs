@@ -27,7 +27,7 @@ pub(crate) use self::file::delete;
 use crate::follow::FollowedMessage;
 use crate::log::Stored;
 use crate::subject::{EVENTS, of_type};
-use crate::{EntityId, EventSet, Recorded, TraceContext};
+use crate::{EntityId, EventSet, Recorded};
 
 /// What readers see, as tables and as what each event does to them. Named by what a reader sees: `OrderList`.
 pub trait Projection: Send + Sync + 'static {
@@ -82,9 +82,7 @@ impl<E: EventSet> FromStream for Recorded<E> {
     }
 
     fn from_stream(followed: FollowedMessage) -> anyhow::Result<Self> {
-        let FollowedMessage { message, sequence, .. } = followed;
-        let (subject, trace) = (message.subject.to_string(), TraceContext::of(message.headers.as_ref()));
-        Ok(Stored { subject, sequence, payload: message.payload, trace }.decode()?)
+        Ok(Stored::of_follower(followed).decode()?)
     }
 }
 

@@ -43,7 +43,8 @@ use crate::{Envelope, Event, Recorded};
 pub fn recorded<E: Event>(document: &str) -> Recorded<E> {
     let envelope = Envelope::decode(document.as_bytes()).expect("a CloudEvents document");
     let event = envelope.event().expect("an event of the wanted type");
-    Recorded { event, meta: envelope.metadata().expect("its context"), version: 1, sequence: 1 }
+    let meta = envelope.metadata().expect("its context");
+    Recorded { event, stored_at: meta.time, meta, version: 1, sequence: 1 }
 }
 
 /// Checks that a generated document says nothing that is `null`, which OpenAPI does not know, and is the one in `file`. With

@@ -99,7 +99,7 @@ fn at(ms: i64, event: impl Into<SalesEvent>) -> Recorded<SalesEvent> {
         priority: None,
         trace: None,
     };
-    Recorded { event, meta, version: 1, sequence: 1 }
+    Recorded { event, stored_at: meta.time, meta, version: 1, sequence: 1 }
 }
 
 /// These events, as they stand on the log: each the next one of its entity.

@@ -257,6 +257,29 @@ fn a_reader_who_follows_cursors_sees_each_product_customer_and_day_once_while_sa
     assert!(days.len() == 5 && days.is_sorted_by(|one, next| one > next), "{days:?}");
 }
 
+#[test]
+fn what_a_producers_clock_says_names_no_product_and_measures_no_time() {
+    let of_year_9999 = |mut event: Recorded<SalesEvent>| {
+        event.meta.time = "9999-12-31T00:00:00Z".parse().unwrap();
+        event
+    };
+    let named = |order_id, name: &str| {
+        let mut order = placed(order_id, "alice", &[("p-1", 1, eur(5))]);
+        name.clone_into(&mut order.items[0].product_name);
+        order
+    };
+    let metrics = fold([
+        of_year_9999(at(0, named("o-1", "Wrong"))),
+        at(100, named("o-2", "Right")),
+        at(300, paid("o-1", eur(5), account())),
+        of_year_9999(at(400, paid("o-2", eur(5), account()))),
+    ]);
+    assert_eq!(products(&metrics, ProductRanking::UnitsOrdered)[0]["name"], "Right");
+    assert_eq!(summary(&metrics)["time_to_payment"]["average_ms"], 300);
+    let last = customers(&metrics)[0]["last_order_at"].as_str().unwrap().to_owned();
+    assert!(last.starts_with("2026-01-02T12:00:00.1"), "{last}");
+}
+
 /// Another producer may write any of these; an aggregate writes none.
 #[test]
 fn what_no_aggregate_has_appended_is_not_counted() {

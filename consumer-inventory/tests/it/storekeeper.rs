@@ -34,7 +34,7 @@ fn recorded<E: Event>(event: E) -> Recorded<E> {
         priority: None,
         trace: None,
     };
-    Recorded { event, meta, version: 1, sequence: 1 }
+    Recorded { event, stored_at: meta.time, meta, version: 1, sequence: 1 }
 }
 
 fn cancelled(order_id: &str) -> Recorded<OrderCancelled> {

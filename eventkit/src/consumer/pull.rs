@@ -11,6 +11,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::{Client, StatusCode, Subject, Subscriber};
+use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
 use metrics::Gauge;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -39,6 +40,8 @@ pub(super) struct Arrival {
     pub(super) message: async_nats::Message,
     pub(super) stream: &'static str,
     pub(super) sequence: u64,
+    /// When the server stored it.
+    pub(super) stored_at: DateTime<Utc>,
     /// How often it was delivered, this time included.
     pub(super) delivered: u64,
 }
@@ -234,11 +237,12 @@ impl Puller {
                 }
                 bail!("status {status} {description}");
             }
-            Delivered::Message(message, Place { sequence, delivered, pending, .. }) => {
+            Delivered::Message(message, Place { sequence, delivered, stored_at, pending, .. }) => {
+                let stored_at = DateTime::from_timestamp_nanos(stored_at);
                 self.pending.set(lossy(pending));
                 *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
                 *expected = expected.saturating_sub(1);
-                Ok(Some(Arrival { message, stream: self.durable.stream, sequence, delivered }))
+                Ok(Some(Arrival { message, stream: self.durable.stream, sequence, stored_at, delivered }))
             }
         }
     }

@@ -209,7 +209,7 @@ impl Runtime {
     /// Looks at a message's names. (A message of a stream always has a reply subject.)
     fn read(
         &self,
-        Arrival { message, stream, sequence, delivered }: Arrival,
+        Arrival { message, stream, sequence, stored_at, delivered }: Arrival,
         now: Instant,
     ) -> Option<(Id, Delivery, Owned)> {
         let reply = message.reply?;
@@ -217,8 +217,16 @@ impl Runtime {
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (Cow::Borrowed(stream), message.headers.unwrap_or_default());
         let (subject, payload, mut headers_dropped) = (message.subject, message.payload, 0);
-        let mut delivery =
-            Delivery { subject, payload, trace: None, sequence, turn, redrives: 0, first_failed_at: None };
+        let mut delivery = Delivery {
+            subject,
+            payload,
+            trace: None,
+            sequence,
+            stored_at,
+            turn,
+            redrives: 0,
+            first_failed_at: None,
+        };
         if id.0 == DLQ
             && let Ok(letter) = DeadLetter::decode(&headers, delivery.payload.clone())
         {

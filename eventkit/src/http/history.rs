@@ -30,7 +30,7 @@ pub struct EntryMetadata {
 
 impl<E, T: From<E>> From<Recorded<E>> for HistoryEntry<T> {
     fn from(recorded: Recorded<E>) -> Self {
-        let Recorded { event, meta, version, sequence } = recorded;
+        let Recorded { event, meta, version, sequence, .. } = recorded;
         Self { event: event.into(), metadata: EntryMetadata { version, sequence, context: meta } }
     }
 }

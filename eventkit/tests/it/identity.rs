@@ -218,7 +218,7 @@ fn read(event: &Value) -> Recorded<LampLit> {
     let body = event.to_string();
     let envelope = eventkit::Envelope::decode(body.as_bytes()).unwrap();
     let meta = envelope.metadata().unwrap();
-    Recorded { event: envelope.event().unwrap(), meta, version: 0, sequence: 1 }
+    Recorded { event: envelope.event().unwrap(), stored_at: meta.time, meta, version: 0, sequence: 1 }
 }
 
 #[tokio::test]

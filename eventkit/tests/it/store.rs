@@ -251,7 +251,8 @@ async fn an_adopted_event_keeps_its_id_although_the_original_has_the_same_messag
     let LampEvent::Fitted(fitted) = LampEvent::decode(&envelope).unwrap() else { panic!("not fitted") };
     let command = LampCommand::Fit { lamp_id: fitted.lamp_id.clone(), watts: fitted.watts };
     let meta = envelope.metadata().unwrap();
-    let cause = Cause::adopting(&Recorded { event: fitted, meta, version: 0, sequence: 1 });
+    let cause =
+        Cause::adopting(&Recorded { event: fitted, stored_at: meta.time, meta, version: 0, sequence: 1 });
     for repeated in [false, true] {
         let executed = log.store::<Lamp>().execute(&id("a"), &command, &cause).await.unwrap();
         assert_eq!((executed.version, executed.repeated), (1, repeated));

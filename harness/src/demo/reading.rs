@@ -61,16 +61,16 @@ fn logged(message: &FollowedMessage) -> Logged {
     let (subject, sequence) = (message.message.subject.to_string(), message.sequence);
     let content = match EventSubject::parse(&subject) {
         None => Content::Foreign,
-        Some(place) => event(&place, sequence, &message.message.payload)
+        Some(place) => event(&place, message)
             .map_or_else(|error| Content::Unreadable(format!("{error:#}")), Content::Event),
     };
     Logged { subject, sequence, content }
 }
 
-fn event(place: &EventSubject<'_>, sequence: u64, payload: &[u8]) -> Result<Recorded<ShopEvent>> {
-    let envelope = Envelope::decode(payload)?;
+fn event(place: &EventSubject<'_>, message: &FollowedMessage) -> Result<Recorded<ShopEvent>> {
+    let envelope = Envelope::decode(&message.message.payload)?;
     let (event, meta) = (ShopEvent::decode(&envelope)?, envelope.metadata()?);
-    Ok(Recorded { event, meta, version: place.version, sequence })
+    Ok(Recorded { event, meta, version: place.version, sequence: message.sequence, stored_at: message.time })
 }
 
 fn letter(message: FollowedMessage) -> StoredLetter {

@@ -37,6 +37,7 @@ fn paid(payment: &str, order: &str, status: PaymentOutcome) -> Recorded<PaymentP
         },
         version: 0,
         sequence: 1,
+        stored_at: Utc::now(),
     }
 }
 
@@ -143,7 +144,13 @@ async fn a_payment_under_the_event_id_of_an_order_of_the_same_id_is_recorded() {
     let order = OrderShipped { order_id: id("o-1"), carrier: "Post".into(), tracking_number: "T-1".into() };
     let mut meta = payment.meta.clone();
     meta.event_type = OrderShipped::TYPE.to_owned();
-    let adopting = Cause::adopting(&Recorded { event: order.clone(), meta, version: 0, sequence: 1 });
+    let adopting = Cause::adopting(&Recorded {
+        event: order.clone(),
+        stored_at: meta.time,
+        meta,
+        version: 0,
+        sequence: 1,
+    });
     till.log.store::<AnyOrder>().execute(&id("o-1"), &order.into(), &adopting).await.unwrap();
     till.adopter.handle(payment).await.unwrap();
     assert_eq!(till.status("o-1").await, Some(PaymentStatus::Success));

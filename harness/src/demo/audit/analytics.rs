@@ -415,7 +415,7 @@ fn time_to_payment(orders: &[Fate<'_>]) -> Durations {
         .iter()
         .filter_map(|order| {
             let first = order.payments.iter().find(|payment| payment.succeeded())?;
-            Some((first.processed.meta.time - order.placed.meta.time).num_milliseconds().max(0))
+            Some((first.processed.stored_at - order.placed.stored_at).num_milliseconds().max(0))
         })
         .collect();
     let (sum, count) = (durations.iter().sum(), count(durations.len()));

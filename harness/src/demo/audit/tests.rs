@@ -52,7 +52,8 @@ impl Ledger {
             trace: None,
         };
         let subject = format!("{event_type}.{entity_id}.{version}");
-        let content = Content::Event(Recorded { event, meta, version, sequence });
+        let stored_at = meta.time;
+        let content = Content::Event(Recorded { event, meta, version, sequence, stored_at });
         self.log.push(Logged { subject, sequence, content });
         own
     }
