@@ -91,10 +91,10 @@ async fn a_log_that_nobody_reads_stops_no_work_and_no_end() {
     bad_messages_are_dead_letters(&nats).await;
     assert_eq!(service.ready().await.unwrap()["ready"], true);
     assert_eq!(service.stopped().await.code(), Some(0));
-    // It was full all the time.
+    // It was full, or there would be a line for each of them.
     let mut said = String::new();
     service.said.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.len() >= 60_000 && said.lines().count() < BAD_MESSAGES as usize, "{}", said.len());
+    assert!(u64::try_from(said.lines().count()).unwrap() < BAD_MESSAGES, "{said}");
 }
 
 #[tokio::test]
