@@ -22,7 +22,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x77b1_0c1e_5d0f_4d7e_9a55_3c1f_8a64_02d
 pub(crate) struct FileLock {
     path: PathBuf,
     file: File,
-    _name: Option<Name>,
+    _name: Name,
 }
 
 impl FileLock {
@@ -87,21 +87,17 @@ impl FileLock {
 /// A name for a path that no other process on this machine has, and that is not deleted with the file: a socket address of
 /// Linux's abstract namespace, on which nobody listens. Where there are none, the lock on the file has to do.
 #[derive(Debug)]
-struct Name(
-    #[cfg(target_os = "linux")]
-    #[expect(dead_code, reason = "it is held, not used")]
-    std::os::unix::net::UnixListener,
-);
+struct Name(#[expect(dead_code, reason = "it is held, not used")] Option<std::os::unix::net::UnixListener>);
 
 impl Name {
-    /// Takes the name of a path: [`None`] if another process has it, and no name where the system gives none.
+    /// Takes the name of a path: [`None`] if another process has it, and an empty one where the system gives none.
     #[cfg(target_os = "linux")]
-    fn take(path: &Path) -> io::Result<Option<Option<Self>>> {
+    fn take(path: &Path) -> io::Result<Option<Self>> {
         use std::os::linux::net::SocketAddrExt;
         use std::os::unix::net::{SocketAddr, UnixListener};
 
         // Two containers may share the addresses, and have different directories at one path.
-        let Ok(mounts) = std::fs::read_link("/proc/self/ns/mnt") else { return Ok(Some(None)) };
+        let Ok(mounts) = std::fs::read_link("/proc/self/ns/mnt") else { return Ok(Some(Self(None))) };
         let directory = path.parent().unwrap_or(Path::new("."));
         let directory = match directory.canonicalize() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -115,17 +111,17 @@ impl Name {
         let name = Uuid::new_v5(&NAMESPACE, place.as_bytes()).simple().to_string();
         let address = SocketAddr::from_abstract_name(format!("eventkit-{name}"))?;
         match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(Some(Some(Self(listener)))),
+            Ok(listener) => Ok(Some(Self(Some(listener)))),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
             // A sandbox without such sockets.
-            Err(_) => Ok(Some(None)),
+            Err(_) => Ok(Some(Self(None))),
         }
     }
 
     #[cfg(not(target_os = "linux"))]
     #[expect(clippy::unnecessary_wraps, reason = "it may fail on Linux")]
-    fn take(_: &Path) -> io::Result<Option<Option<Self>>> {
-        Ok(Some(None))
+    fn take(_: &Path) -> io::Result<Option<Self>> {
+        Ok(Some(Self(None)))
     }
 }
 
