@@ -5,4 +5,5 @@ mod crashes;
 mod documents;
 mod orders;
 mod outsider;
+mod pages;
 mod storm;
