@@ -12,7 +12,9 @@ async fn main() -> anyhow::Result<()> {
     let about = eventkit::about!(port = 8083);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let stock = service.read_model::<StockList>()?;
-    let storekeeper = Storekeeper::new(service.log().store::<Stock>())?;
+    let warehouses = service.log().store::<Stock>();
+    let storekeeper = Storekeeper::new(warehouses.clone())?;
+    service.load_first(&warehouses, storekeeper.warehouse());
     service.consume(consumer_inventory::consumer(storekeeper.clone()));
     service.serve(Api { storekeeper, stock }.routes());
     service.query("stock.get", "/stock");

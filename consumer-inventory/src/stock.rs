@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_RECEIVED: u64 = 1_000_000_000_000;
 
 /// How many settled orders are remembered. An order that still holds stock is always remembered; one that is done is
-/// only there to answer a late repeat, and events are repeated soon or never.
-pub const SETTLED_REMEMBERED: usize = 10_000;
+/// only there to answer a late repeat, and leaves the state after as many others as the event store remembers commands.
+pub const SETTLED_REMEMBERED: usize = 4096;
 
 /// One warehouse: its products, and the orders that it holds something for.
 ///
@@ -285,9 +285,8 @@ impl Orders {
     fn settle(&mut self, order_id: &EntityId, outcome: Reservation) {
         self.reservations.insert(order_id.clone(), outcome);
         self.settled.push_back(order_id.clone());
-        if self.settled.len() > SETTLED_REMEMBERED
-            && let Some(forgotten) = self.settled.pop_front()
-        {
+        let too_many = self.settled.len().saturating_sub(SETTLED_REMEMBERED);
+        for forgotten in self.settled.drain(..too_many) {
             self.reservations.remove(&forgotten);
         }
     }

@@ -1,4 +1,4 @@
-//! Does with the stock what happens to orders.
+//! Reserves, gives back and ships stock as orders are placed, cancelled and shipped.
 
 use common::order::{OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::StockLine;
@@ -31,6 +31,11 @@ impl Storekeeper {
         Ok(Self { stock, warehouse })
     }
 
+    /// The warehouse that it keeps.
+    pub fn warehouse(&self) -> &EntityId {
+        &self.warehouse
+    }
+
     /// Takes goods in; only if the warehouse is at a version that is expected.
     pub async fn receive(
         &self,
@@ -44,29 +49,31 @@ impl Storekeeper {
         self.stock.execute_at(&self.warehouse, at, &command, cause).await
     }
 
-    /// Whether so much has happened since an event that the warehouse may have forgotten its order. (It was redriven, or the
-    /// durable was created again.) What a producer's clock says does not matter.
-    async fn may_be_forgotten<E>(&self, event: &Recorded<E>) -> Result<bool, StoreError> {
-        let stock = self.stock.load(&self.warehouse).await?;
-        Ok(stock.sequence >= event.sequence + FORGOTTEN_AFTER)
+    /// Whether stock was moved for an order for the last time, as its history and the warehouse say: it is cancelled, or was
+    /// shipped so long ago that it may be forgotten. That an order is placed comes so late when it is redriven, or when the
+    /// durable was made again.
+    async fn is_done(&self, order_id: &EntityId) -> Result<bool, StoreError> {
+        let history = self.stock.log().history::<OrderEvent>(order_id).await?;
+        match history.last().map(|last| (&last.event, last.sequence)) {
+            Some((OrderEvent::Cancelled(_), _)) => Ok(true),
+            Some((OrderEvent::Shipped(_), sequence)) => self.may_have_forgotten(sequence).await,
+            _ => Ok(false),
+        }
     }
 
-    /// Whether an order is done with, as its history says.
-    async fn is_settled(&self, order_id: &EntityId) -> Result<bool, StoreError> {
-        let history = self.stock.log().history::<OrderEvent>(order_id).await?;
-        let settles = |event: &OrderEvent| matches!(event, OrderEvent::Cancelled(_) | OrderEvent::Shipped(_));
-        Ok(history.iter().any(|recorded| settles(&recorded.event)))
+    /// Whether the warehouse may have forgotten an order that was settled because of the event at that place of the log.
+    async fn may_have_forgotten(&self, sequence: u64) -> Result<bool, StoreError> {
+        Ok(self.stock.latest(&self.warehouse).await?.sequence >= sequence + FORGOTTEN_AFTER)
     }
 
     async fn react(&self, command: StockCommand, cause: &Cause) -> HandlerResult {
-        self.stock.execute(&self.warehouse, &command, cause).await.reject_refusal()?;
-        Ok(())
+        self.stock.react(&self.warehouse, &command, cause).await.reject_refusal()
     }
 }
 
 impl Handler<OrderPlaced> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderPlaced>) -> HandlerResult {
-        if self.may_be_forgotten(&order).await? && self.is_settled(&order.order_id).await? {
+        if self.is_done(&order.order_id).await? {
             return Ok(());
         }
         let lines = order
@@ -92,14 +99,14 @@ impl Handler<OrderShipped> for Storekeeper {
     async fn handle(&self, order: Recorded<OrderShipped>) -> HandlerResult {
         let (warehouse, order_id) = (self.warehouse.clone(), order.order_id.clone());
         let command = StockCommand::Ship { warehouse, order_id };
-        match self.stock.execute(&self.warehouse, &command, &order.cause()).await {
+        match self.stock.react(&self.warehouse, &command, &order.cause()).await {
             // It was shipped long ago: so much has happened since that its order may be forgotten.
             Err(ExecuteError::Rejected(StockRejection::NothingHeld { .. }))
-                if self.may_be_forgotten(&order).await? =>
+                if self.may_have_forgotten(order.sequence).await? =>
             {
                 Ok(())
             }
-            executed => executed.reject_refusal().map(drop),
+            reacted => reacted.reject_refusal(),
         }
     }
 }

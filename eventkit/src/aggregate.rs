@@ -19,7 +19,8 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
     /// read of the whole history.
     const STATE_VERSION: u32 = 1;
 
-    /// After how many events a snapshot is written, 1 to 500. A cold load reads at most about so many events.
+    /// After how many events a snapshot is written, 1 to 500. A cold load reads at most about so many events; of a state that
+    /// is larger than so many kilobytes, one event for each kilobyte.
     const SNAPSHOT_EVERY: u64 = 50;
 
     /// What can happen to it, in the past tense.

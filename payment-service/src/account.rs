@@ -1,6 +1,7 @@
 //! The rules of an account: a ledger in one currency that never goes below zero.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::account::{AccountEvent, AccountOpened, MoneyDeposited, MoneyWithdrawn};
 use common::money::{Currency, Money};
@@ -11,8 +12,9 @@ use eventkit::{Aggregate, EntityId};
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Account {
     ledger: Option<Ledger>,
-    /// What was taken for payments, so that none is taken or given back twice. It grows by one entry a payment.
-    taken: BTreeMap<EntityId, Taken>,
+    /// What was taken for payments, so that none is taken or given back twice. It grows by one entry a payment, so it is
+    /// shared instead of copied.
+    taken: Arc<BTreeMap<EntityId, Taken>>,
 }
 
 /// What an open account has.
@@ -207,8 +209,8 @@ impl Aggregate for Account {
                     // The rules have made sure that the sum is possible.
                     ledger.balance = ledger.balance.plus(deposited.amount).unwrap_or(ledger.balance);
                 }
-                if let Some(taken) =
-                    deposited.refund_of.as_ref().and_then(|payment| self.taken.get_mut(payment))
+                if let Some(payment_id) = &deposited.refund_of
+                    && let Some(taken) = Arc::make_mut(&mut self.taken).get_mut(payment_id)
                 {
                     taken.given_back = true;
                 }
@@ -218,8 +220,8 @@ impl Aggregate for Account {
                     ledger.balance = ledger.balance.minus(withdrawn.amount).unwrap_or(ledger.balance);
                 }
                 if let Some(payment_id) = &withdrawn.payment_id {
-                    self.taken
-                        .insert(payment_id.clone(), Taken { amount: withdrawn.amount, given_back: false });
+                    let taken = Taken { amount: withdrawn.amount, given_back: false };
+                    Arc::make_mut(&mut self.taken).insert(payment_id.clone(), taken);
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 mod http;
 mod openapi;
+mod scale;
 mod stock;
 mod storekeeper;
 

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{AnyOrder, happens, id, order};
 
-async fn log(server: &NatsServer) -> EventLog {
+pub(crate) async fn log(server: &NatsServer) -> EventLog {
     let client = server.client().await;
     eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
     EventLog::new(client, "/consumer-inventory")
 }
 
 /// An event as the log would give it.
-fn recorded<E: Event>(event: E) -> Recorded<E> {
+pub(crate) fn recorded<E: Event>(event: E) -> Recorded<E> {
     let event_id = EventId::generate();
     let meta = Metadata {
         id: event_id.clone(),
@@ -159,7 +159,7 @@ async fn what_comes_when_its_order_is_long_forgotten_moves_no_stock() {
     let level = stock.product(&id("p-1")).unwrap();
     assert_eq!((level.on_hand, level.reserved, level.shipped), (5, 0, 0));
 
-    // One that is late and still open is served.
+    // One that is still open is served, however long ago it was placed.
     happens(&log, order("o-3", &[("p-1", 1)])).await;
     keeper.handle(by_another_clock(recorded(order("o-3", &[("p-1", 1)])))).await.unwrap();
     let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
@@ -170,6 +170,29 @@ async fn what_comes_when_its_order_is_long_forgotten_moves_no_stock() {
 fn by_another_clock<E>(mut event: Recorded<E>) -> Recorded<E> {
     event.meta.time += chrono::TimeDelta::days(365_000);
     event
+}
+
+#[tokio::test]
+async fn an_order_that_is_settled_before_it_is_reserved_moves_the_stock_that_its_history_says() {
+    let server = NatsServer::start().await;
+    let log = log(&server).await;
+    let keeper = Storekeeper::new(log.store()).unwrap();
+    receive(&keeper, "p-1", 5).await;
+    happens(&log, order("o-1", &[("p-1", 2)])).await;
+    happens(&log, cancelled("o-1").event).await;
+    happens(&log, order("o-2", &[("p-1", 1)])).await;
+    happens(&log, shipped("o-2").event).await;
+    for (order_id, quantity) in [("o-1", 2), ("o-2", 1)] {
+        keeper.handle(recorded(order(order_id, &[("p-1", quantity)]))).await.unwrap();
+    }
+    keeper.handle(cancelled("o-1")).await.unwrap();
+    keeper.handle(shipped("o-2")).await.unwrap();
+    let history = log.store::<Stock>().history(&id("main")).await.unwrap();
+    let reserved = history.iter().filter(|recorded| matches!(recorded.event, StockEvent::Reserved(_)));
+    assert_eq!(reserved.count(), 1, "nothing is held for an order that is cancelled already");
+    let stock = log.store::<Stock>().load(&id("main")).await.unwrap().state;
+    let level = stock.product(&id("p-1")).unwrap();
+    assert_eq!((level.on_hand, level.reserved, level.shipped), (4, 0, 1));
 }
 
 #[tokio::test]

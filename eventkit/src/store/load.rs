@@ -132,7 +132,7 @@ impl<A: Aggregate> EventStore<A> {
             let version = hot.loaded.version;
             info!(entity = A::ENTITY, entity.id = %id, version, elapsed = ?start.elapsed(), "loading");
             progress(version);
-            self.snapshots.offer_midway(&self.log, id, hot);
+            self.snapshots.write_midway(&self.log, id, hot).await;
         }
         Ok(())
     }

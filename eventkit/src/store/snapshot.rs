@@ -89,23 +89,35 @@ impl Snapshots {
     /// Writes a snapshot in the background if one is due. Losing it costs nothing but time.
     pub(super) fn offer<A: Aggregate>(&self, log: &EventLog, id: &EntityId, hot: &mut Hot<A>) {
         let bytes = hot.snapshot_bytes.load(Ordering::Relaxed);
-        if hot.loaded.version >= hot.snapshot_at + A::SNAPSHOT_EVERY.max(bytes / BYTES_PER_EVENT) {
-            self.begin(log, id, hot);
+        if hot.loaded.version >= hot.snapshot_at + A::SNAPSHOT_EVERY.max(bytes / BYTES_PER_EVENT)
+            && let Some(write) = self.begin(log, id, hot)
+        {
+            tokio::spawn(write);
         }
     }
 
-    /// The same during a load that takes long: what it has read is not to be read again after a crash.
-    pub(super) fn offer_midway<A: Aggregate>(&self, log: &EventLog, id: &EntityId, hot: &mut Hot<A>) {
-        if hot.loaded.version >= hot.snapshot_at + MIDWAY {
-            self.offer(log, id, hot);
+    /// Writes one during a load that takes long: what it has read is not to be read again after a crash. The load waits for it,
+    /// so that nothing is in the way of the one at its end.
+    pub(super) async fn write_midway<A: Aggregate>(&self, log: &EventLog, id: &EntityId, hot: &mut Hot<A>) {
+        if hot.loaded.version >= hot.snapshot_at + MIDWAY
+            && let Some(write) = self.begin(log, id, hot)
+        {
+            // A load that is dropped meanwhile does not end it.
+            drop(tokio::spawn(write).await);
         }
     }
 
-    fn begin<A: Aggregate>(&self, log: &EventLog, id: &EntityId, hot: &mut Hot<A>) {
+    /// Takes what is to be written; [`None`] if too much is being written already.
+    fn begin<A: Aggregate>(
+        &self,
+        log: &EventLog,
+        id: &EntityId,
+        hot: &mut Hot<A>,
+    ) -> Option<impl Future<Output = ()> + Send + use<A>> {
         {
             let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             if writing.len() >= MAX_WRITING || !writing.insert(id.clone()) {
-                return;
+                return None;
             }
         }
         let begins_block = hot.loaded.version / BLOCK != hot.snapshot_at / BLOCK;
@@ -123,7 +135,7 @@ impl Snapshots {
         let bytes = Arc::clone(&hot.snapshot_bytes);
         let write = Write { document, begins_block, before: bytes.load(Ordering::Relaxed), bytes };
         let (writing, log, id) = (Arc::clone(&self.writing), log.clone(), id.clone());
-        tokio::spawn(async move {
+        Some(async move {
             let outcome = match write.run(&log).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
@@ -133,7 +145,7 @@ impl Snapshots {
             };
             counter!("eventkit_snapshots_total", "entity" => A::ENTITY, "outcome" => outcome).increment(1);
             writing.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        });
+        })
     }
 }
 
@@ -142,14 +154,16 @@ impl<A: Aggregate> Write<A> {
         let Self { document, begins_block, before, bytes } = self;
         let head = document.without_state();
         // A large one takes a while. The state is let go as soon as it is written down: who shares it copies it to change it.
+        let limit = part_bytes(log);
         let (payload, block) = tokio::task::spawn_blocking(move || {
             let payload = serde_json::to_vec(&document)?;
+            let is_kept_as_block = begins_block && payload.len() <= limit;
             let block = Document { recent: VecDeque::new(), ..document };
-            let block = begins_block.then(|| serde_json::to_vec(&block)).transpose()?;
+            let block = is_kept_as_block.then(|| serde_json::to_vec(&block)).transpose()?;
             anyhow::Ok((Bytes::from(payload), block))
         })
         .await??;
-        let (size, limit) = (payload.len(), part_bytes(log));
+        let size = payload.len();
         bytes.store(size as u64, Ordering::Relaxed);
         told::<A>(&head.id, size);
         anyhow::ensure!(
@@ -360,4 +374,45 @@ fn key(entity: &str, id: &EntityId) -> String {
 
 fn block_key(entity: &str, id: &EntityId, block: u64) -> String {
     format!("$KV.{SNAPSHOTS}.{entity}.{id}.{}", block % BLOCKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::testing::records_anything;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Filled {
+        shelf_id: EntityId,
+    }
+
+    impl crate::Event for Filled {
+        const TYPE: &'static str = "shelf.filled";
+
+        fn entity_id(&self) -> &EntityId {
+            &self.shelf_id
+        }
+    }
+
+    crate::events! {
+        enum ShelfEvent { Filled(Filled) }
+    }
+
+    records_anything!(Shelf, "shelf", ShelfEvent);
+
+    #[test]
+    fn a_snapshot_above_half_of_its_limit_is_told_by_a_metric() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = |bytes: usize| {
+            metrics::with_local_recorder(&recorder, || told::<Shelf>(&EntityId::new("s-1").unwrap(), bytes));
+            recorder.handle().render()
+        };
+        let half = shown(MAX_BYTES / 2);
+        assert!(half.contains("eventkit_snapshot_bytes{entity=\"shelf\"} 67108864"), "{half}");
+        assert!(!half.contains("near_limit"), "{half}");
+        let more = shown(MAX_BYTES / 2 + 1);
+        assert!(more.contains("eventkit_snapshots_near_limit_total{entity=\"shelf\"} 1"), "{more}");
+    }
 }
