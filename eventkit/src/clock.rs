@@ -45,13 +45,12 @@ impl ServerClock {
     /// What it shows now, or a little more: by as much as the server's answer took. Asks at most once a second.
     pub(crate) async fn now(&self, client: &Client) -> Result<DateTime<Utc>, String> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = match last.filter(|reading| reading.asked.elapsed() < GOOD_FOR) {
-            Some(reading) => reading,
-            None => {
-                let reading = read(client, self.stream).await?;
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
-                reading
-            }
+        let reading = if let Some(reading) = last.filter(|reading| reading.asked.elapsed() < GOOD_FOR) {
+            reading
+        } else {
+            let reading = read(client, self.stream).await?;
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+            reading
         };
         Ok(reading.time + reading.asked.elapsed())
     }
