@@ -198,7 +198,7 @@ mod tests {
         }
         assert!(!console.flush_within(Duration::from_millis(10)));
         let state = console.0.state();
-        assert!(state.waiting.len() <= MAX_WAITING_BYTES && state.dropped > 7_000, "{}", state.dropped);
+        assert!(state.waiting.len() <= MAX_WAITING_BYTES && state.dropped > 0, "{}", state.dropped);
         drop(state);
         // It reads after all: nothing that was taken is lost.
         let read = thread::spawn(|| BufReader::new(reader).lines().map_while(Result::ok).next());
