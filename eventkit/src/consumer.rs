@@ -451,8 +451,8 @@ impl Consumer {
             Some(content) if !inbox.is_done(content) => {
                 let marks = Marks { event: content, content: None };
                 let error = anyhow::anyhow!(
-                    "an event of the same source, id, type and entity was handled, and said something else: give this one \
-                     an id of its own, or dismiss it"
+                    "an event of the same source, id, type and entity was handled, and said something else: have this one \
+                     sent again under an id of its own, and dismiss it"
                 );
                 self.give_up(delivery, Some(marks), FailureClass::Rejected, &error, 0, None)
             }

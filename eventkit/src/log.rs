@@ -376,10 +376,11 @@ pub enum StoreError {
     #[error("the event cannot be written as JSON: {0}")]
     Encode(#[from] serde_json::Error),
     /// Two different commands were given to one entity for the same cause and step: a client used an idempotency key again
-    /// for another request, or the program forgot [`crate::Cause::step`]. Nothing was stored.
+    /// for another request, a producer a source and id for another event, or the program forgot [`crate::Cause::step`].
+    /// Nothing was stored.
     #[error(
-        "two different commands to {entity} {id} for one cause: another request under the same key, or a second command \
-         without a step of its own (Cause::step)"
+        "two different commands to {entity} {id} for one cause: another request under the same key, another event under \
+         the same source and id, or a second command without a step of its own (Cause::step)"
     )]
     CauseReused {
         /// The entity's name.

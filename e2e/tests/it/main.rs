@@ -3,6 +3,7 @@
 mod cluster;
 mod crashes;
 mod documents;
+mod identities;
 mod orders;
 mod outsider;
 mod pages;

@@ -309,7 +309,9 @@ async fn a_message_id_that_two_producers_share_keeps_no_event_of_ours_from_the_l
         let event = read(event);
         fit(&lamps, event.lamp_id.as_str()).await;
         Adopter(lamps.clone()).handle(event.clone()).await.unwrap();
-        log.publisher().publish(&event.event, &Cause::adopting(&event)).await.unwrap();
+        // Outside the aggregate too, under the same id.
+        let published = log.publisher().publish(&event.event, &Cause::adopting(&event)).await.unwrap();
+        assert!(!published.duplicate);
     }
     assert_eq!(recorded(&lamps).await, ["a e-1 /one", "b e-1 /one"]);
 }
