@@ -4,6 +4,7 @@
 //! extends deadlines, has marked what was handled, and settles what was decided.
 
 mod durable;
+mod lag;
 mod pull;
 mod run;
 mod runtime;
@@ -21,11 +22,13 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use self::lag::Progress;
 use crate::envelope::DecodeError;
 use crate::failure::{causes, panic_message};
-use crate::health::CheckHandle;
+use crate::health::{CheckHandle, Operation};
 use crate::inbox::{Claim, Grant, Inbox, Key, Marks, Turn};
 use crate::jitter::jittered;
+use crate::provision::Sizes;
 use crate::subject::{self, EventSubject};
 use crate::timers::due_prefix;
 use crate::{
@@ -64,7 +67,11 @@ pub struct Consumer {
     /// Suspects are handled one at a time.
     alone: tokio::sync::Mutex<()>,
     inbox_replicas: usize,
+    sizes: Sizes,
     health: CheckHandle,
+    /// Whether events can be claimed and marked.
+    remembering: Operation,
+    progress: Progress,
 }
 
 /// Reads an event of one type and makes its handler ready to run.
@@ -161,7 +168,10 @@ impl Consumer {
             inbox: None,
             alone: tokio::sync::Mutex::default(),
             inbox_replicas: 1,
+            sizes: Sizes::default(),
             health: CheckHandle::detached(),
+            remembering: Operation::detached(),
+            progress: Progress::default(),
         }
     }
 
@@ -273,10 +283,17 @@ impl Consumer {
         Self { inbox_replicas: replicas, ..self }
     }
 
+    /// How large its idempotency set may become. [`crate::Service::consume`] sets it.
+    #[must_use]
+    pub fn sizes(self, sizes: Sizes) -> Self {
+        Self { sizes, ..self }
+    }
+
     /// Where to report whether messages are coming. [`crate::Service::consume`] sets it.
     #[must_use]
     pub fn health(self, health: CheckHandle) -> Self {
-        Self { health, ..self }
+        let remembering = Operation::new(health.beside("idempotency set"), "in use");
+        Self { health, remembering, ..self }
     }
 
     /// The name of its durable.
@@ -372,7 +389,13 @@ impl Consumer {
         // One that may have killed this process before must not take its neighbours with it.
         let _alone = if inbox.is_suspect(key) { Some(self.alone.lock().await) } else { None };
         let grant = match inbox.claim(key, delivery.turn).await {
-            Ok(Claim::Granted(grant)) => grant,
+            Ok(Claim::Granted(grant)) => {
+                // A first delivery is only looked up.
+                if delivery.turn == Turn::Again {
+                    self.remembering.succeeded();
+                }
+                grant
+            }
             Ok(Claim::Done) => return self.done_before(inbox, delivery, marks),
             Ok(Claim::Held) => return wait_for(delivery, self.limits.claim_lease / 5),
             Err(error) => {
@@ -383,6 +406,7 @@ impl Consumer {
                     %error,
                     "cannot claim an event; trying again",
                 );
+                self.remembering.failed(format_args!("events cannot be claimed: {error}"));
                 return wait_for(delivery, self.limits.retry_min);
             }
         };
@@ -464,7 +488,10 @@ impl Consumer {
     async fn handle(&self, handling: BoxFuture<'static, HandlerResult>) -> HandlerResult {
         let limit = self.limits.handler_timeout;
         match tokio::time::timeout(limit, AssertUnwindSafe(handling).catch_unwind()).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => {
+                self.progress.moved();
+                result
+            }
             Ok(Err(panic)) => {
                 Err(HandlerError::Retry(anyhow::anyhow!("the handler panicked: {}", panic_message(&*panic))))
             }

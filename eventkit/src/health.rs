@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// What the parts of a process report about themselves. Cloning gives another handle on the same registry.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +107,119 @@ impl CheckHandle {
     }
 }
 
+/// How long one kind of operation may fail, without a success between, before its part is not ready: a cluster that
+/// elects a leader is no news.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One kind of operation that a part of the process does again and again, and whether it works. Clones share one state.
+///
+/// The part is not ready once the operation has failed for [`GRACE`] without a success between, or was refused for
+/// good; and ready again with the next success.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation(Arc<OperationState>);
+
+#[derive(Debug)]
+struct OperationState {
+    check: CheckHandle,
+    /// What is reported while it works.
+    well: &'static str,
+    /// Whether the next success is news. (So that a success costs no lock.)
+    is_news: AtomicBool,
+    failing: Mutex<Failing>,
+}
+
+#[derive(Debug, Default)]
+struct Failing {
+    /// When it failed first, without a success since.
+    since: Option<Instant>,
+    latest: Option<Instant>,
+    reported: bool,
+}
+
+impl Operation {
+    /// Counts as working until it fails.
+    pub(crate) fn new(check: CheckHandle, well: &'static str) -> Self {
+        check.set_ready(true, well);
+        Self::starting(check, well).not_news()
+    }
+
+    /// Counts as not ready until its first success.
+    pub(crate) fn starting(check: CheckHandle, well: &'static str) -> Self {
+        Self(Arc::new(OperationState {
+            check,
+            well,
+            is_news: AtomicBool::new(true),
+            failing: Mutex::default(),
+        }))
+    }
+
+    fn not_news(self) -> Self {
+        self.0.is_news.store(false, Ordering::Relaxed);
+        self
+    }
+
+    pub(crate) fn detached() -> Self {
+        Self::new(CheckHandle::detached(), "")
+    }
+
+    pub(crate) fn succeeded(&self) {
+        let Self(state) = self;
+        if state.is_news.load(Ordering::Relaxed) {
+            let mut failing = state.failing();
+            *failing = Failing::default();
+            state.is_news.store(false, Ordering::Relaxed);
+            state.check.set_ready(true, state.well);
+        }
+    }
+
+    /// It failed, and may work the next time.
+    pub(crate) fn failed(&self, reason: impl fmt::Display) {
+        let Self(state) = self;
+        let mut failing = state.failing();
+        let since = failing.failed_now();
+        state.is_news.store(true, Ordering::Relaxed);
+        if failing.reported || since.elapsed() >= GRACE {
+            failing.reported = true;
+            state.check.set_ready(false, one_line(reason));
+        }
+    }
+
+    /// It was refused: trying again will not help by itself.
+    pub(crate) fn refused(&self, reason: impl fmt::Display) {
+        let Self(state) = self;
+        let mut failing = state.failing();
+        failing.failed_now();
+        failing.reported = true;
+        state.is_news.store(true, Ordering::Relaxed);
+        state.check.set_ready(false, one_line(reason));
+    }
+
+    /// Whether its part is not ready because of it, although it has not failed for so long.
+    pub(crate) fn is_quiet_for(&self, quiet: Duration) -> bool {
+        let failing = self.0.failing();
+        failing.reported && failing.latest.is_some_and(|latest| latest.elapsed() >= quiet)
+    }
+}
+
+impl Failing {
+    /// Answers since when it fails.
+    fn failed_now(&mut self) -> Instant {
+        let now = Instant::now();
+        self.latest = Some(now);
+        *self.since.get_or_insert(now)
+    }
+}
+
+impl OperationState {
+    fn failing(&self) -> MutexGuard<'_, Failing> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn one_line(reason: impl fmt::Display) -> String {
+    reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 impl fmt::Debug for CheckHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CheckHandle").field(&self.0.as_ref().map(|(_, name)| name)).finish()
@@ -126,6 +242,28 @@ mod tests {
         nats.set_ready(false, "disconnected");
         assert_eq!(health.report().checks["nats"].detail, "disconnected");
         assert!(!health.report().ready);
+    }
+
+    #[test]
+    fn a_failure_is_reported_when_it_lasts_and_gone_with_the_next_success() {
+        let health = Health::new();
+        let operation = Operation::new(health.check("marks"), "written");
+        let lasts = || operation.0.failing().since = Instant::now().checked_sub(GRACE);
+        operation.failed("no answer");
+        assert!(health.report().ready, "one failure is no news");
+        lasts();
+        operation.succeeded();
+        operation.failed("no answer");
+        assert!(health.report().ready, "there was a success between");
+        lasts();
+        operation.failed("no\n answer");
+        assert_eq!(health.report().checks["marks"], Check { ready: false, detail: "no answer".into() });
+        operation.succeeded();
+        assert_eq!(health.report().checks["marks"], Check { ready: true, detail: "written".into() });
+        operation.refused("the stream is full");
+        assert!(!health.report().ready, "a refusal is reported at once");
+        operation.succeeded();
+        assert!(health.report().ready);
     }
 
     #[test]

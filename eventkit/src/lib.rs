@@ -191,6 +191,7 @@ pub mod testing;
 mod clock;
 mod delivered;
 mod direct;
+mod drift;
 mod failure;
 mod jitter;
 

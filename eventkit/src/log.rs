@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use async_nats::{Client, Request, Statistics};
+use async_nats::{Client, Request, Statistics, Subject};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -19,6 +19,7 @@ pub(crate) use self::publish::{Ack, Outgoing, PublishFailure, publish_once};
 use crate::clock::ServerClock;
 use crate::direct::{self, Got};
 use crate::envelope::{DecodeError, Envelope};
+use crate::health::{Health, Operation};
 use crate::subject::{self, EVENTS, EventSubject};
 use crate::{
     Aggregate, EntityId, Event, EventSet, EventStore, Followed, FollowedMessage, Follower, Metadata,
@@ -47,6 +48,45 @@ struct Inner {
     written: Arc<Written>,
     /// By which timers are set.
     clock: Arc<ServerClock>,
+    writes: Writes,
+}
+
+/// Whether the server takes what is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Writes {
+    pub(crate) events: Operation,
+    pub(crate) timers: Operation,
+}
+
+impl Writes {
+    fn of(health: &Health) -> Self {
+        let writing = |check| Operation::new(health.check(check), "written");
+        Self { events: writing("events"), timers: writing("timers") }
+    }
+
+    fn detached() -> Self {
+        Self { events: Operation::detached(), timers: Operation::detached() }
+    }
+
+    /// Notes what became of a write. A conflict, or a message that is too large, is its sender's affair.
+    fn note(&self, subject: &Subject, outcome: &Result<Ack, PublishFailure>) {
+        let operation = match () {
+            // Nobody waits for a snapshot.
+            () if subject.starts_with("$KV.") => return,
+            () if subject.starts_with("timer.") => &self.timers,
+            () => &self.events,
+        };
+        match outcome {
+            Ok(_) => operation.succeeded(),
+            Err(failure @ (PublishFailure::Unknown(_) | PublishFailure::Unavailable(_))) => {
+                operation.failed(failure);
+            }
+            Err(failure @ (PublishFailure::Closed(_) | PublishFailure::Refused(_))) => {
+                operation.refused(failure);
+            }
+            Err(PublishFailure::Conflict | PublishFailure::Misplaced(_) | PublishFailure::TooLarge(_)) => {}
+        }
+    }
 }
 
 /// Where on the log the last event of each type stands that this process has written: its own reads include it.
@@ -75,18 +115,29 @@ impl Written {
 impl EventLog {
     /// The log on that server, for a producer whose events carry `source`, a URI reference such as `/order-service`.
     pub fn new(client: Client, source: impl Into<String>) -> Self {
-        let (statistics, source, written) = (client.statistics(), source.into(), Arc::default());
+        Self::with_writes(client, source.into(), Writes::detached())
+    }
+
+    /// The same, whose writes are reported.
+    pub(crate) fn reporting(client: Client, source: impl Into<String>, health: &Health) -> Self {
+        Self::with_writes(client, source.into(), Writes::of(health))
+    }
+
+    fn with_writes(client: Client, source: String, writes: Writes) -> Self {
+        let (statistics, written) = (client.statistics(), Arc::default());
         let clock = Arc::new(ServerClock::of(TIMERS));
-        Self { inner: Arc::new(Inner { client, statistics, source, deadline: DEADLINE, written, clock }) }
+        let inner = Inner { client, statistics, source, deadline: DEADLINE, written, clock, writes };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The same log, giving up after `deadline` instead of 15 seconds.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        let Inner { client, statistics, source, written, clock, .. } = &*self.inner;
-        let (client, statistics) = (client.clone(), statistics.clone());
+        let Inner { client, statistics, source, written, clock, writes, .. } = &*self.inner;
+        let (client, statistics, writes) = (client.clone(), statistics.clone(), writes.clone());
         let (source, written, clock) = (source.clone(), written.clone(), clock.clone());
-        Self { inner: Arc::new(Inner { client, statistics, source, deadline, written, clock }) }
+        let inner = Inner { client, statistics, source, deadline, written, clock, writes };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The aggregates of one kind.
@@ -199,7 +250,15 @@ impl EventLog {
         message: Outgoing,
         wait: Duration,
     ) -> Result<Ack, PublishFailure> {
-        publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await
+        let subject = message.subject.clone();
+        let outcome = publish_once(self.client(), message, wait.min(ANSWER_WITHIN)).await;
+        self.inner.writes.note(&subject, &outcome);
+        outcome
+    }
+
+    /// Whether the server takes what is written.
+    pub(crate) fn writes(&self) -> &Writes {
+        &self.inner.writes
     }
 }
 

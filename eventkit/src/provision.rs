@@ -1,8 +1,11 @@
 //! Streams: created where they are missing, brought up to date where they may be, refused where they may not.
 //!
-//! Every service does this when it starts, all at the same moment if need be. What a wanted configuration leaves at its
-//! default is the operator's to choose and stays as it is; what it says must hold. Subjects are only ever added, because
-//! another binary may know more of them, and replicas are only ever raised.
+//! Every service does this when it starts, all at the same moment if need be. Each field of a stream has an owner (the
+//! table of owners below): ours are put back, the operator's are kept, and a difference that the server cannot change is refused. Subjects
+//! are only ever added, because another binary may know more of them; replicas and sizes are only ever raised.
+
+mod keeper;
+mod sizes;
 
 use std::time::Duration;
 
@@ -10,11 +13,16 @@ use async_nats::Client;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Compression, Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context, ErrorCode};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use crate::drift::{Moment, Owners, Wanted, differences, owners};
 use crate::{Catalog, DLQ, TIMERS, subject};
+
+pub(crate) use self::keeper::StreamKeeper;
+pub use self::sizes::Sizes;
 
 /// The key-value bucket of snapshots. It may be deleted at any time: see [`crate::Aggregate::STATE_VERSION`].
 pub const SNAPSHOTS: &str = "SNAPSHOTS";
@@ -33,6 +41,9 @@ pub(crate) const MAX_DEAD_LETTER_BYTES: i32 = 1024 * 1024;
 
 /// How long an advisory is kept.
 const ADVISORY_AGE: Duration = Duration::from_hours(30 * 24);
+
+/// With less room than this a stream counts as full: about one event.
+const ROOM: u64 = 1024;
 
 /// How often to look again when another process changed the stream in between.
 const ATTEMPTS: usize = 10;
@@ -57,7 +68,7 @@ pub enum ProvisionError {
         differences: Vec<String>,
     },
     /// The server said no.
-    #[error("stream {stream}: the server refused: {source}")]
+    #[error("stream {stream}: the server refused: {source}{}", hint(.source))]
     Server {
         /// The stream.
         stream: String,
@@ -94,6 +105,14 @@ impl ProvisionError {
     }
 }
 
+/// What to do about a refusal, where the server does not say it.
+fn hint(refusal: &jetstream::Error) -> &'static str {
+    match refusal.error_code() {
+        ErrorCode::STREAM_MAX_BYTES_REQUIRED => "; say how large streams may become, with STREAM_MAX_MIB",
+        _ => "",
+    }
+}
+
 /// Whether JetStream says that it cannot now: it has no leader, or too few of a cluster's servers are there to keep a
 /// copy each (10005, which comes as a bad request).
 pub(crate) fn is_passing(error: &jetstream::Error) -> bool {
@@ -107,17 +126,26 @@ const ELECTED_PAUSE: Duration = Duration::from_millis(250);
 /// Creates or updates the streams of a deployment: the events of `catalog`, the dead letters, the timers, the
 /// snapshots, the advisories. A cluster that is still electing its leaders is waited for, up to half a minute.
 pub async fn streams(client: &Client, catalog: &Catalog, replicas: usize) -> Result<(), ProvisionError> {
-    let js = jetstream::new(client.clone());
-    let wanted = [
+    bring_all(client, &deployment(catalog, replicas, &Sizes::default())).await
+}
+
+/// What [`streams`] creates, the event log first.
+pub(crate) fn deployment(catalog: &Catalog, replicas: usize, sizes: &Sizes) -> Vec<Config> {
+    let streams = [
         events(catalog, replicas),
         dead_letters(replicas),
         timers(replicas),
         snapshots(replicas),
         advisories(replicas),
     ];
+    streams.into_iter().map(|stream| sizes.limit(stream)).collect()
+}
+
+pub(crate) async fn bring_all(client: &Client, streams: &[Config]) -> Result<(), ProvisionError> {
+    let js = jetstream::new(client.clone());
     let deadline = Instant::now() + ELECTED_WITHIN;
-    for wanted in wanted {
-        while let Err(error) = stream(&js, wanted.clone()).await {
+    for wanted in streams {
+        while let Err(error) = bring(&js, wanted).await {
             if !error.may_pass() || Instant::now() >= deadline {
                 return Err(error);
             }
@@ -162,6 +190,7 @@ pub fn dead_letters(replicas: usize) -> Config {
         duplicate_window: DUPLICATE_WINDOW,
         max_message_size: MAX_DEAD_LETTER_BYTES,
         compression: Some(Compression::S2),
+        discard: DiscardPolicy::New,
         ..Config::default()
     }
 }
@@ -214,30 +243,142 @@ pub fn advisories(replicas: usize) -> Config {
     }
 }
 
+/// Whose each field of a stream is. `docs/operations.md` lists those that are the operator's.
+const OWNERS: Owners = owners! {
+    name: Fixed,
+    max_bytes: AtLeast,
+    max_messages as "max_msgs": OursToKeep,
+    max_messages_per_subject as "max_msgs_per_subject": Ours,
+    discard: Ours,
+    discard_new_per_subject: Ours,
+    subjects: Union,
+    retention: Fixed,
+    max_consumers: Operators,
+    max_age: OursToKeep,
+    max_message_size as "max_msg_size": Ours,
+    storage: Fixed,
+    num_replicas: AtLeast,
+    no_ack: Ours,
+    duplicate_window: OursIfSaid,
+    template_owner: Operators,
+    sealed: Fixed,
+    description: OursIfSaid,
+    allow_rollup as "allow_rollup_hdrs": OursUnlessScheduled,
+    // What is denied can be denied later; only the way back is closed.
+    deny_delete: OursIfSaid,
+    deny_purge: OursIfSaid,
+    republish: Operators,
+    allow_direct: Ours,
+    mirror_direct: Operators,
+    mirror: Fixed,
+    sources: Ours,
+    metadata: Operators,
+    subject_transform: Ours,
+    compression: OursIfSaid,
+    consumer_limits: Ours,
+    first_sequence as "first_seq": Operators,
+    placement: Operators,
+    persist_mode: Fixed,
+    pause_until: Operators,
+    // The server turns these two on and never off.
+    allow_message_ttl as "allow_msg_ttl": OursIfSaid,
+    allow_message_schedules as "allow_msg_schedules": OursIfSaid,
+    subject_delete_marker_ttl: Ours,
+    allow_atomic_publish as "allow_atomic": OursIfSaid,
+    allow_message_counter as "allow_msg_counter": Fixed,
+    allow_batch_publish as "allow_batched": Operators,
+};
+
 /// Creates the stream, or brings it to `wanted` as far as the server lets it. Safe to run by many at once.
 pub async fn stream(js: &Context, wanted: Config) -> Result<(), ProvisionError> {
+    bring(js, &wanted).await.map(drop)
+}
+
+/// A stream as the server has it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Found {
+    /// When it was created. Another time is another stream.
+    pub(crate) created: String,
+    config: Value,
+    state: Kept,
+}
+
+/// What a stream holds.
+#[derive(Debug, Clone, Deserialize)]
+struct Kept {
+    bytes: u64,
+}
+
+impl Found {
+    /// What can be put right.
+    fn drift_from(&self, wanted: &Config) -> Vec<String> {
+        differences(&self.config, &as_wanted(wanted).merged_into(&self.config, Moment::Running))
+    }
+
+    /// Refuses what cannot be put right.
+    fn check(&self, wanted: &Config) -> Result<(), ProvisionError> {
+        check_changeable(&as_wanted(wanted), &wanted.name, &self.config)
+    }
+
+    fn max_bytes(&self) -> Option<u64> {
+        self.config["max_bytes"].as_u64().filter(|bytes| *bytes > 0)
+    }
+
+    /// How many bytes must be left for the stream to be of use. (The server lets no stream of schedules refuse what is new:
+    /// full, it would lose the timer that was set first.)
+    fn wanted_room(&self, max_bytes: u64) -> u64 {
+        match (self.config["discard"] == "new", self.config["allow_msg_schedules"] == true) {
+            (true, _) => ROOM,
+            (false, true) => max_bytes / 10,
+            (false, false) => 0,
+        }
+    }
+}
+
+fn as_wanted(config: &Config) -> Wanted {
+    Wanted::new(serde_json::to_value(config).unwrap_or_default(), OWNERS)
+}
+
+fn check_changeable(wanted: &Wanted, stream: &str, current: &Value) -> Result<(), ProvisionError> {
+    let differences = wanted.refused(current, Moment::Start);
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(ProvisionError::Refused { stream: stream.into(), differences })
+    }
+}
+
+/// Creates the stream, or brings it to `wanted`, and tells what there is now.
+pub(crate) async fn bring(js: &Context, wanted: &Config) -> Result<Found, ProvisionError> {
     let stream = wanted.name.clone();
-    let wanted = Wanted::new(&wanted);
+    let wanted = as_wanted(wanted);
     for _ in 0..ATTEMPTS {
-        let Some(current) = ask(js, "INFO", &stream, &Value::Null).await? else {
-            if let Some(created) = ask(js, "CREATE", &stream, &wanted.whole).await? {
+        let Some(found) = find(js, &stream).await? else {
+            if let Some(created) = ask(js, "CREATE", &stream, &wanted.config).await? {
                 info!(stream.name = stream, "stream created");
-                return wanted.check_taken(&stream, &created);
+                check_taken(&wanted, &stream, &created.config)?;
+                return Ok(created);
             }
             continue;
         };
-        let next = wanted.merged_into(&current);
-        if next == current {
-            return Ok(());
+        let current = &found.config;
+        check_changeable(&wanted, &stream, current)?;
+        let next = wanted.merged_into(current, Moment::Start);
+        if next == *current {
+            return Ok(found);
         }
-        wanted.check_changeable(&stream, &current)?;
         if let Some(updated) = ask(js, "UPDATE", &stream, &next).await? {
-            info!(stream.name = stream, changes = differences(&current, &next).join("; "), "stream updated");
-            wanted.check_taken(&stream, &updated)?;
+            info!(stream.name = stream, changes = differences(current, &next).join("; "), "stream updated");
+            check_taken(&wanted, &stream, &updated.config)?;
             // Once more around: another process may have written over it with its own union.
         }
     }
     Err(ProvisionError::Contended { stream })
+}
+
+/// The stream as it is; [`None`] if there is none.
+pub(crate) async fn find(js: &Context, stream: &str) -> Result<Option<Found>, ProvisionError> {
+    ask(js, "INFO", stream, &Value::Null).await
 }
 
 /// One request of the JetStream API, as raw JSON so that fields unknown to the client survive an update. [`None`]: the
@@ -247,13 +388,13 @@ async fn ask(
     verb: &str,
     stream: &str,
     config: &Value,
-) -> Result<Option<Value>, ProvisionError> {
-    let answer: Response<Value> = js
+) -> Result<Option<Found>, ProvisionError> {
+    let answer: Response<Found> = js
         .request(format!("STREAM.{verb}.{stream}"), config)
         .await
         .map_err(|source| ProvisionError::Unavailable { stream: stream.into(), source })?;
     match answer {
-        Response::Ok(mut answer) => Ok(Some(answer["config"].take())),
+        Response::Ok(found) => Ok(Some(found)),
         Response::Err { error }
             if [ErrorCode::STREAM_NOT_FOUND, ErrorCode::STREAM_NAME_EXIST].contains(&error.error_code()) =>
         {
@@ -263,166 +404,13 @@ async fn ask(
     }
 }
 
-/// A configuration, and which of its fields must hold.
-struct Wanted {
-    whole: Value,
-    /// What it says on purpose: every field that is not at its default, and what decides how messages are kept.
-    said: Map<String, Value>,
-}
-
-/// Fields that matter even at their defaults.
-const ALWAYS: [&str; 2] = ["retention", "storage"];
-
-/// Fields that the server never changes on an existing stream, or (the `deny_` pair) never takes back.
-const FIXED: [&str; 4] = ["retention", "storage", "deny_delete", "deny_purge"];
-
-impl Wanted {
-    fn new(config: &Config) -> Self {
-        let whole = serde_json::to_value(config).unwrap_or_default();
-        let default = serde_json::to_value(Config::default()).unwrap_or_default();
-        let said = whole.as_object().into_iter().flatten();
-        let said = said
-            .filter(|(field, value)| {
-                // A full stream that refuses messages, instead of deleting old ones, lets none expire either.
-                let keeps_all = config.discard == DiscardPolicy::New && *field == "max_age";
-                keeps_all || ALWAYS.contains(&field.as_str()) || default.get(field) != Some(value)
-            })
-            .map(|(field, value)| (field.clone(), value.clone()))
-            .collect();
-        Self { whole, said }
+fn check_taken(wanted: &Wanted, stream: &str, taken: &Value) -> Result<(), ProvisionError> {
+    let differences = differences(taken, &wanted.merged_into(taken, Moment::Start));
+    if differences.is_empty() {
+        return Ok(());
     }
-
-    /// The current configuration with what was said put into it.
-    fn merged_into(&self, current: &Value) -> Value {
-        let mut next = current.clone();
-        for (field, wanted) in &self.said {
-            let value = match field.as_str() {
-                "subjects" => union(&current[field], wanted),
-                "num_replicas" if current[field].as_u64() >= wanted.as_u64() => continue,
-                _ => wanted.clone(),
-            };
-            next[field] = value;
-        }
-        next
-    }
-
-    fn check_changeable(&self, stream: &str, current: &Value) -> Result<(), ProvisionError> {
-        let next = self.merged_into(current);
-        let fixed = |field: &str| -> bool {
-            // What is denied can be denied later; only the way back is closed.
-            FIXED.contains(&field) && !(field.starts_with("deny_") && next[field] == Value::Bool(true))
-        };
-        let differences = differences_in(current, &next, fixed);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(ProvisionError::Refused { stream: stream.into(), differences })
-    }
-
-    fn check_taken(&self, stream: &str, taken: &Value) -> Result<(), ProvisionError> {
-        let differences = differences(taken, &self.merged_into(taken));
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(ProvisionError::Ignored { stream: stream.into(), differences })
-    }
-}
-
-/// Both lists, without what another subject of the list covers.
-fn union(current: &Value, wanted: &Value) -> Value {
-    let texts = |list: &Value| -> Vec<String> {
-        list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-    };
-    let mut union = texts(current);
-    for subject in texts(wanted) {
-        if !union.iter().any(|pattern| covers(pattern, &subject)) {
-            union.retain(|other| !covers(&subject, other));
-            union.push(subject);
-        }
-    }
-    union.into()
-}
-
-/// Whether every subject that `subject` matches is matched by `pattern` too.
-fn covers(pattern: &str, subject: &str) -> bool {
-    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
-    loop {
-        match (pattern.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some("*"), Some(token)) if token != ">" => {}
-            (Some(one), Some(other)) if one == other => {}
-            _ => return false,
-        }
-    }
-}
-
-fn differences(current: &Value, next: &Value) -> Vec<String> {
-    differences_in(current, next, |_| true)
-}
-
-/// `field: is A, must be B`, for people.
-fn differences_in(current: &Value, next: &Value, of_interest: impl Fn(&str) -> bool) -> Vec<String> {
-    let fields = next.as_object().into_iter().flatten();
-    fields
-        .filter(|(field, value)| of_interest(field) && current.get(field.as_str()) != Some(value))
-        .map(|(field, value)| format!("{field}: is {}, must be {value}", current[field.as_str()]))
-        .collect()
+    Err(ProvisionError::Ignored { stream: stream.into(), differences })
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_cluster_that_is_still_gathering_is_waited_for() {
-        let answered = |code: u16, err_code: u16| {
-            let error = json!({ "code": code, "err_code": err_code, "description": "" });
-            serde_json::from_value::<jetstream::Error>(error).unwrap()
-        };
-        for (code, err_code) in [(503, 10008), (503, 10118), (400, 10005)] {
-            assert!(is_passing(&answered(code, err_code)), "{code} {err_code}");
-        }
-        for (code, err_code) in [(400, 10058), (404, 10059), (500, 10047)] {
-            assert!(!is_passing(&answered(code, err_code)), "{code} {err_code}");
-        }
-    }
-
-    #[test]
-    fn covering_follows_the_rules_of_subjects() {
-        for (pattern, subject) in
-            [(">", "order.>"), ("order.>", "order.placed"), ("order.*", "order.*"), ("a.b", "a.b")]
-        {
-            assert!(covers(pattern, subject), "{pattern} {subject}");
-        }
-        for (pattern, subject) in
-            [("order.>", "order"), ("order.*", "order.>"), ("a.b", "a"), ("a", "a.b"), ("a.>", ">")]
-        {
-            assert!(!covers(pattern, subject), "{pattern} {subject}");
-        }
-    }
-
-    #[test]
-    fn subjects_are_added_and_never_taken_away() {
-        assert_eq!(union(&json!(["a.>", "b.>"]), &json!(["b.>", "c.>"])), json!(["a.>", "b.>", "c.>"]));
-        assert_eq!(union(&json!([">"]), &json!(["a.>"])), json!([">"]));
-        assert_eq!(union(&json!(["a.x.>", "b.>"]), &json!(["a.>"])), json!(["b.>", "a.>"]));
-    }
-
-    #[test]
-    fn what_is_left_at_its_default_is_the_operators_to_choose() {
-        let wanted = Wanted::new(&Config { name: "S".into(), num_replicas: 1, ..Config::default() });
-        let current =
-            json!({"name": "S", "retention": "limits", "storage": "file", "num_replicas": 3, "max_age": 7});
-        assert_eq!(wanted.merged_into(&current), current);
-    }
-
-    #[test]
-    fn another_storage_is_refused_with_a_readable_difference() {
-        let wanted = Wanted::new(&Config { name: "S".into(), ..Config::default() });
-        let current = json!({"name": "S", "retention": "limits", "storage": "memory"});
-        let refusal = wanted.check_changeable("S", &current).unwrap_err().to_string();
-        assert!(refusal.ends_with(r#"storage: is "memory", must be "file""#), "{refusal}");
-    }
-}
+mod tests;

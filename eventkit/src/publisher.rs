@@ -179,9 +179,10 @@ impl From<PublishFailure> for PublishError {
         match failure {
             PublishFailure::TooLarge(reason) => Self::TooLarge(reason),
             PublishFailure::Refused(reason) | PublishFailure::Misplaced(reason) => Self::Refused(reason),
-            PublishFailure::Conflict | PublishFailure::Unknown(_) | PublishFailure::Unavailable(_) => {
-                Self::Unavailable(failure.to_string())
-            }
+            PublishFailure::Conflict
+            | PublishFailure::Unknown(_)
+            | PublishFailure::Unavailable(_)
+            | PublishFailure::Closed(_) => Self::Unavailable(failure.to_string()),
         }
     }
 }

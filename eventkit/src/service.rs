@@ -40,6 +40,7 @@ use self::tasks::Tasks;
 use crate::health::Health;
 use crate::http::Routes;
 use crate::projection::{self, Projection, ReadModel};
+use crate::provision::StreamKeeper;
 use crate::subject::{EVENTS, is_event_type};
 use crate::{Aggregate, Catalog, Console, Consumer, EntityId, EventLog, EventStore, clock, provision};
 
@@ -150,14 +151,16 @@ impl Service {
 
         let connected = async {
             let client = connect::connect(&settings, info, &health, closed.clone(), connects.clone()).await?;
-            provision::streams(&client, catalog, settings.replicas.into()).await?;
-            anyhow::Ok(client)
+            let streams = provision::deployment(catalog, settings.replicas.into(), &settings.stream_max_mib);
+            provision::bring_all(&client, &streams).await?;
+            let log = EventLog::reporting(client, format!("/{}", info.name), &health);
+            let keeper = StreamKeeper::new(&log, info.name, streams, &health).await?;
+            anyhow::Ok((log, keeper))
         };
-        let client = tokio::select! {
-            client = connected => client?,
+        let (log, keeper) = tokio::select! {
+            connected = connected => connected?,
             signal = next(&mut signals) => bail!("{signal} before the start was complete"),
         };
-        let log = EventLog::new(client, format!("/{}", info.name));
         let (routes, queries, loads, consumers) = (Routes::new(), Vec::new(), Vec::new(), Vec::new());
         let mut background = Tasks::default();
         background.spawn("data directory", data_dir.clone().watch());
@@ -166,6 +169,7 @@ impl Service {
             compared.await;
             Ok(())
         });
+        background.spawn("streams", keeper.keep());
         Ok(Self {
             info,
             catalog: catalog.clone(),
@@ -243,6 +247,7 @@ impl Service {
             .health(check)
             .service_version(self.info.version)
             .replicas(self.settings.replicas.into())
+            .sizes(self.settings.stream_max_mib.clone())
             .drain_within(self.settings.shutdown().mul_f64(DRAIN_SHARE));
         self.consumers.push(consumer);
     }

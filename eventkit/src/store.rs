@@ -309,6 +309,7 @@ impl<A: Aggregate> EventStore<A> {
                 pause(tries.conflicts + 8).await;
                 Ok(())
             }
+            Err(failure @ PublishFailure::Closed(_)) => Err(StoreError::unavailable(failure).into()),
             Err(PublishFailure::TooLarge(reason)) => Err(StoreError::TooLarge(reason).into()),
             Err(PublishFailure::Refused(reason)) => Err(StoreError::Refused(reason).into()),
             Err(PublishFailure::Misplaced(what)) => Err(StoreError::Misplaced(what).into()),

@@ -75,7 +75,14 @@ impl Timers {
     pub async fn cancel<E: Event>(&self, id: &EntityId) -> Result<(), StoreError> {
         let context = jetstream::new(self.log.client().clone());
         let timers = context.get_stream_no_info(TIMERS).await.map_err(StoreError::unavailable)?;
-        timers.purge().filter(self.subject::<E>(id)).await.map_err(StoreError::unavailable)?;
+        let cancelling = &self.log.writes().timers;
+        match timers.purge().filter(self.subject::<E>(id)).await {
+            Ok(_) => cancelling.succeeded(),
+            Err(error) => {
+                cancelling.failed(format_args!("timers cannot be cancelled: {error}"));
+                return Err(StoreError::unavailable(error));
+            }
+        }
         Ok(())
     }
 

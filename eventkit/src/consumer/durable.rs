@@ -1,13 +1,16 @@
-//! A durable and its configuration: created, compared, updated with the cursor kept, or refused with a difference.
+//! A durable and its configuration: created, compared field by field, put right with the cursor kept, or refused with a
+//! difference.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use async_nats::jetstream::consumer::pull::Config;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
-use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+use anyhow::{Context as _, ensure};
+use async_nats::jetstream::consumer::{AckPolicy, Config, DeliverPolicy};
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::drift::{Moment, Owners, Wanted, differences, owners};
 
 /// A durable of a consumer: which stream it reads, and what.
 #[derive(Debug, Clone)]
@@ -19,10 +22,73 @@ pub(super) struct Durable {
     pub(super) max_ack_pending: usize,
 }
 
+/// A durable as the server has it.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Found {
+    config: Value,
+    /// How many messages of the stream it has still to deliver.
+    pub(super) num_pending: u64,
+    /// How many are delivered and not settled.
+    pub(super) num_ack_pending: u64,
+    /// How many of those were delivered more than once.
+    pub(super) num_redelivered: u64,
+    /// Up to where everything is settled.
+    pub(super) ack_floor: Sequences,
+    #[serde(default)]
+    pub(super) paused: bool,
+    /// For how much longer, in nanoseconds.
+    #[serde(default)]
+    pub(super) pause_remaining: u64,
+}
+
+/// A place, counted by the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) struct Sequences {
+    stream_seq: u64,
+}
+
+/// Whose each field of a durable is. `docs/operations.md` lists those that are the operator's.
+const OWNERS: Owners = owners! {
+    deliver_subject: Fixed,
+    durable_name: Fixed,
+    name: Fixed,
+    description: Operators,
+    deliver_group: Fixed,
+    // It decides only where a new durable begins.
+    deliver_policy: Operators,
+    ack_policy: Fixed,
+    ack_wait: OursByRelease,
+    max_deliver: Ours,
+    filter_subject: OursByRelease,
+    filter_subjects: OursByRelease,
+    replay_policy: Fixed,
+    rate_limit as "rate_limit_bps": Ours,
+    sample_frequency as "sample_freq": Operators,
+    max_waiting: Operators,
+    max_ack_pending: OursByRelease,
+    headers_only: Ours,
+    flow_control: Fixed,
+    idle_heartbeat: Fixed,
+    max_batch: Ours,
+    max_bytes: Ours,
+    max_expires: Ours,
+    inactive_threshold: Ours,
+    num_replicas: Operators,
+    memory_storage as "mem_storage": Fixed,
+    metadata: Operators,
+    backoff: Ours,
+    priority_policy: Ours,
+    priority_groups: Ours,
+    priority_timeout: Ours,
+    // Paused by an operator: kept, and reported by `lag.rs`.
+    pause_until: Operators,
+};
+
 impl Durable {
     fn config(&self, deliver_policy: DeliverPolicy) -> Config {
         Config {
             durable_name: Some(self.name.clone()),
+            name: Some(self.name.clone()),
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.ack_wait,
@@ -36,75 +102,89 @@ impl Durable {
         }
     }
 
+    fn wanted(&self, start: DeliverPolicy) -> Wanted {
+        Wanted::new(serde_json::to_value(self.config(start)).unwrap_or_default(), OWNERS)
+    }
+
     /// Binds to the durable. One that does not exist is created and starts at `start`: the beginning of the stream, or
-    /// where a deleted one had been. One that differs is updated, with its cursor kept, or refused.
-    pub(super) async fn bind(&self, js: &Context, start: DeliverPolicy) -> anyhow::Result<PullConsumer> {
+    /// where a deleted one had been. One that differs is put right, with its cursor kept, or refused.
+    pub(super) async fn bind(
+        &self,
+        js: &Context,
+        start: DeliverPolicy,
+        moment: Moment,
+    ) -> anyhow::Result<()> {
         let Self { stream, name, .. } = self;
-        let existing = match js.get_consumer_from_stream::<Config, _, _>(name, stream).await {
-            Ok(existing) => existing,
-            Err(error) if is_not_found(&error) => {
-                let created = js.create_consumer_on_stream(self.config(start), *stream).await;
-                return created.with_context(|| format!("creating durable {name} on stream {stream}"));
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("looking up durable {name} on stream {stream}"));
-            }
+        let found = match self.look(js, moment).await? {
+            Some(found) => found,
+            None => self
+                .write(js, "", &self.wanted(start).config)
+                .await
+                .with_context(|| format!("creating durable {name} on stream {stream}"))?,
         };
-        let info = existing.cached_info();
-        let Differences { updatable, fixed } = self.differences(&info.config);
-        if !fixed.is_empty() {
-            bail!(
-                "durable {name} on stream {stream} cannot be changed to what this program needs: {}; \
-                 delete it to start again from the beginning of the stream, or take another name",
-                fixed.join("; ")
-            );
+        self.check(&found, Moment::Start)
+    }
+
+    /// Looks at the durable, and puts right what differs; [`None`] if there is none.
+    pub(super) async fn look(&self, js: &Context, moment: Moment) -> anyhow::Result<Option<Found>> {
+        let Self { stream, name, .. } = self;
+        let found = self.find(js).await;
+        let found = found.with_context(|| format!("looking up durable {name} on stream {stream}"))?;
+        let Some(found) = found else { return Ok(None) };
+        let next = self.wanted(DeliverPolicy::All).merged_into(&found.config, moment);
+        if next == found.config {
+            return Ok(Some(found));
         }
-        if updatable.is_empty() {
-            return Ok(existing);
-        }
+        let changes = differences(&found.config, &next).join("; ");
         tracing::warn!(
             consumer.name = name,
-            changes = updatable.join("; "),
-            "the durable's configuration is updated"
+            stream.name = stream,
+            changes,
+            "the durable's configuration is put right"
         );
-        let wanted = self.config(info.config.deliver_policy);
-        let updated = js.update_consumer_on_stream(wanted, *stream).await;
-        updated
-            .with_context(|| format!("updating durable {name} on stream {stream}: {}", updatable.join("; ")))
+        let written = self.write(js, "update", &next).await;
+        written.map(Some).with_context(|| format!("updating durable {name} on stream {stream}: {changes}"))
     }
 
-    /// What stands differently on the server: what an update can change, and what it cannot.
-    fn differences(&self, is: &async_nats::jetstream::consumer::Config) -> Differences {
-        let wanted = self.config(DeliverPolicy::All);
-        let mut differences = Differences::default();
-        let single = (!is.filter_subject.is_empty()).then_some(&is.filter_subject);
-        let filters: BTreeSet<_> = is.filter_subjects.iter().chain(single).collect();
-        differences.compare(true, "filters", &filters, &self.filters.iter().collect());
-        differences.compare(true, "ack_wait", &is.ack_wait, &wanted.ack_wait);
-        differences.compare(true, "max_ack_pending", &is.max_ack_pending, &wanted.max_ack_pending);
-        differences.compare(true, "max_deliver", &is.max_deliver, &wanted.max_deliver);
-        differences.compare(true, "backoff", &is.backoff, &wanted.backoff);
-        differences.compare(false, "ack_policy", &is.ack_policy, &wanted.ack_policy);
-        differences.compare(false, "deliver_subject", &is.deliver_subject, &None);
-        differences
+    /// Refuses a durable that is not as it must be, and is not put right at such a moment.
+    pub(super) fn check(&self, found: &Found, moment: Moment) -> anyhow::Result<()> {
+        let Self { stream, name, .. } = self;
+        let wanted = self.wanted(DeliverPolicy::All);
+        let never = wanted.refused(&found.config, Moment::Start);
+        ensure!(
+            never.is_empty(),
+            "durable {name} on stream {stream} cannot be changed to what this program needs: {}; \
+             delete it to start again from the beginning of the stream, or take another name",
+            never.join("; ")
+        );
+        let by_release = wanted.refused(&found.config, moment);
+        ensure!(
+            by_release.is_empty(),
+            "durable {name} on stream {stream} was changed by another release of this program, or by somebody: {}; \
+             restart this service to put it back",
+            by_release.join("; ")
+        );
+        Ok(())
     }
-}
 
-#[derive(Default)]
-struct Differences {
-    updatable: Vec<String>,
-    fixed: Vec<String>,
-}
+    async fn find(&self, js: &Context) -> anyhow::Result<Option<Found>> {
+        let Self { stream, name, .. } = self;
+        match js.request(format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await? {
+            Response::Ok(found) => Ok(Some(found)),
+            Response::Err { error } if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => Ok(None),
+            Response::Err { error } => Err(error.into()),
+        }
+    }
 
-impl Differences {
-    fn compare<T: PartialEq + std::fmt::Debug>(&mut self, updatable: bool, field: &str, is: &T, wanted: &T) {
-        if is != wanted {
-            let list = if updatable { &mut self.updatable } else { &mut self.fixed };
-            list.push(format!("{field} is {is:?}, wanted {wanted:?}"));
+    async fn write(&self, js: &Context, action: &str, config: &Value) -> anyhow::Result<Found> {
+        let Self { stream, name, .. } = self;
+        let request = json!({ "stream_name": stream, "config": config, "action": action });
+        match js.request(format!("CONSUMER.CREATE.{stream}.{name}"), &request).await? {
+            Response::Ok(found) => Ok(found),
+            Response::Err { error } => Err(error.into()),
         }
     }
 }
 
-fn is_not_found(error: &ConsumerError) -> bool {
-    matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
-}
+#[cfg(test)]
+mod tests;

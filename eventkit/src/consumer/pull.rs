@@ -13,13 +13,14 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::{Client, StatusCode, Subject, Subscriber};
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
-use metrics::Gauge;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
 use crate::delivered::{self, Delivered, HEARTBEAT, Place};
-use crate::health::CheckHandle;
+use crate::direct;
+use crate::drift::Moment;
+use crate::health::Operation;
 use crate::jitter::jittered;
 
 /// How long the server may take to answer when we stop; what is on its way to us is here by then.
@@ -46,6 +47,16 @@ pub(super) struct Arrival {
     pub(super) delivered: u64,
 }
 
+/// Says how large a body is that a message was delivered without.
+const BODY_SIZE: &str = "Nats-Msg-Size";
+
+impl Arrival {
+    fn lacks_its_body(&self) -> bool {
+        let Some(headers) = &self.message.headers else { return false };
+        self.message.payload.is_empty() && headers.get(BODY_SIZE).is_some_and(|size| size.as_str() != "0")
+    }
+}
+
 /// A puller of one durable.
 pub(super) struct Puller {
     pub(super) client: Client,
@@ -57,9 +68,7 @@ pub(super) struct Puller {
     pub(super) at_least: usize,
     pub(super) at_most: usize,
     pub(super) pulled: mpsc::UnboundedSender<Pulled>,
-    pub(super) health: CheckHandle,
-    /// How far behind the durable is.
-    pub(super) pending: Gauge,
+    pub(super) pulling: Operation,
     pub(super) stop: CancellationToken,
 }
 
@@ -95,14 +104,14 @@ impl Puller {
                 "pulling failed; trying again"
             );
             metrics::counter!("eventkit_pull_failures_total", "consumer" => name.clone()).increment(1);
-            self.health.set_ready(false, error);
+            self.pulling.failed(error);
             let _ = tokio::time::timeout(pause_after(failures), self.stop.cancelled()).await;
         }
     }
 
     /// Pulls until it is stopped (`Ok`) or something is wrong.
     async fn pull(&self, next_sequence: &mut Option<u64>, failures: &mut u32) -> anyhow::Result<()> {
-        self.durable.bind(&self.js, self.start(*next_sequence).await?).await?;
+        self.durable.bind(&self.js, self.start(*next_sequence).await?, Moment::Running).await?;
         let inbox = Subject::from(self.client.new_inbox());
         let answers = self.client.subscribe(inbox.clone()).await?;
         let mut open = Open { answers, inbox, messages: 0 };
@@ -126,7 +135,7 @@ impl Puller {
                 biased;
                 Some(message) = open.answers.next() => {
                     // A status that ends the pull has nothing to end any more.
-                    let _ = self.take(message, open, next_sequence);
+                    let _ = self.take(message, open, next_sequence).await;
                 }
                 _ = &mut answered => return,
             }
@@ -167,16 +176,16 @@ impl Puller {
                     room?.forget();
                     self.request(open).await?;
                     if *failures == 0 {
-                        self.health.set_ready(true, "pulling");
+                        self.pulling.succeeded();
                     }
                 }
                 answer = tokio::time::timeout(HEARTBEAT * 2, open.answers.next()), if open.messages > 0 => {
                     let Ok(answer) = answer else { bail!("no sign of life from the server") };
                     let message = answer.ok_or_else(|| anyhow!("the connection is closed"))?;
-                    self.take(message, open, next_sequence)?;
+                    self.take(message, open, next_sequence).await?;
                     if std::mem::take(failures) > 0 {
                         tracing::info!(consumer.name = self.durable.name, "pulling again");
-                        self.health.set_ready(true, "pulling");
+                        self.pulling.succeeded();
                     }
                 }
             }
@@ -200,7 +209,7 @@ impl Puller {
     }
 
     /// Passes on a message, and with it what else is here already: no more than was asked for.
-    fn take(
+    async fn take(
         &self,
         message: async_nats::Message,
         open: &mut Open,
@@ -214,8 +223,23 @@ impl Puller {
             let Some(Some(message)) = open.answers.next().now_or_never() else { break };
             read = self.read(message, &mut open.messages, next_sequence);
         }
+        if arrivals.iter().any(Arrival::lacks_its_body) {
+            self.fetch_bodies(&mut arrivals).await?;
+        }
         self.pulled.send(Pulled::Messages(arrivals))?;
         read.map(drop)
+    }
+
+    /// Fetches what the server left out, because somebody has told the durable to deliver headers only. That is put back
+    /// first, so that what comes next is whole.
+    async fn fetch_bodies(&self, arrivals: &mut [Arrival]) -> anyhow::Result<()> {
+        self.durable.look(&self.js, Moment::Running).await?;
+        for arrival in arrivals.iter_mut().filter(|arrival| arrival.lacks_its_body()) {
+            if let Some(whole) = direct::at(&self.client, arrival.stream, arrival.sequence).await? {
+                arrival.message.payload = whole.payload;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a message, or a status.
@@ -237,18 +261,12 @@ impl Puller {
                 }
                 bail!("status {status} {description}");
             }
-            Delivered::Message(message, Place { sequence, delivered, stored_at, pending, .. }) => {
+            Delivered::Message(message, Place { sequence, delivered, stored_at, .. }) => {
                 let stored_at = DateTime::from_timestamp_nanos(stored_at);
-                self.pending.set(lossy(pending));
                 *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
                 *expected = expected.saturating_sub(1);
                 Ok(Some(Arrival { message, stream: self.durable.stream, sequence, stored_at, delivered }))
             }
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn lossy(n: u64) -> f64 {
-    n as f64
 }

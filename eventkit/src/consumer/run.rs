@@ -6,20 +6,20 @@ use anyhow::{Context as _, bail, ensure};
 use async_nats::Client;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::stream::{
-    ConsumerError, ConsumerErrorKind, ConsumerUpdateError, ConsumerUpdateErrorKind,
-};
+use async_nats::jetstream::context::RequestError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
+use super::lag::Lag;
 use super::pull::{Puller, pause_after};
 use super::runtime::Runtime;
 use super::settle::settle_all;
 use super::{Consumer, Limits};
 use crate::dead_letter::redrive_subject;
-use crate::health::CheckHandle;
-use crate::inbox::jetstream::watched;
+use crate::drift::Moment;
+use crate::health::{CheckHandle, Operation};
+use crate::inbox::jetstream::{stream_name, watched};
 use crate::inbox::{Inbox, InboxSettings, JetStreamInbox};
 use crate::provision::{ProvisionError, is_passing};
 use crate::subject::EVENTS;
@@ -51,6 +51,7 @@ impl Consumer {
             let settings = InboxSettings {
                 lease: self.limits.claim_lease,
                 replicas: self.inbox_replicas,
+                max_bytes: self.sizes.of(&stream_name(&self.name)),
                 ..InboxSettings::default()
             };
             let open = || JetStreamInbox::open(client.clone(), &self.name, settings.clone());
@@ -60,21 +61,19 @@ impl Consumer {
         };
         // All before anything runs, so that a refusal ends the program and leaves nothing behind.
         for durable in self.durables() {
-            let bind = || durable.bind(&js, DeliverPolicy::All);
-            let Some(_) = self.once_available(&stop, bind).await? else { return Ok(()) };
+            let bind = || durable.bind(&js, DeliverPolicy::All, Moment::Start);
+            let Some(()) = self.once_available(&stop, bind).await? else { return Ok(()) };
         }
         let (pulled, arrived) = mpsc::unbounded_channel();
         // One place each for redrives and timers.
         let room = Arc::new(Semaphore::new(self.limits.window + 2));
-        let mut pullers = Vec::new();
+        let (mut pullers, mut asking) = (Vec::new(), Vec::new());
         for durable in self.durables() {
             let Limits { window, concurrency, .. } = self.limits;
             let for_events = durable.stream == EVENTS;
-            let speaks = for_events || (durable.stream == TIMERS && self.filters().is_empty());
-            let health = if speaks { self.health.clone() } else { CheckHandle::detached() };
-            let pending = metrics::gauge!(
-                "eventkit_pending", "consumer" => self.name.clone(), "stream" => durable.stream
-            );
+            let check = self.check_of(durable.stream);
+            let lag = Lag::new(&self, js.clone(), durable.clone(), check.beside("backlog"), stop.clone());
+            asking.push(watched(&ended, lag.run()));
             let puller = Puller {
                 client: client.clone(),
                 js: js.clone(),
@@ -83,8 +82,7 @@ impl Consumer {
                 at_least: if for_events { (window / 4).min(window - concurrency).max(1) } else { 1 },
                 at_most: if for_events { window } else { 1 },
                 pulled: pulled.clone(),
-                health,
-                pending,
+                pulling: Operation::starting(check, "pulling"),
                 stop: stop.clone(),
             };
             pullers.push(watched(&ended, puller.run()));
@@ -92,10 +90,11 @@ impl Consumer {
         drop(pulled);
         tracing::info!(consumer.name = self.name, filters = self.filters().join(" "), "consuming");
         let (settlements, to_settle) = mpsc::unbounded_channel();
-        let settler = watched(&ended, settle_all(client.clone(), self.name.clone(), to_settle));
+        let settling = Operation::new(self.health.beside("acknowledgements"), "sent");
+        let settler = watched(&ended, settle_all(client.clone(), self.name.clone(), settling, to_settle));
         let runtime = Runtime::new(self, inbox, client, room, settlements);
         runtime.run(arrived, stop, ended).await?;
-        for task in pullers {
+        for task in pullers.into_iter().chain(asking) {
             task.await?;
         }
         Ok(settler.await?)
@@ -133,6 +132,16 @@ impl Consumer {
         }
     }
 
+    /// Where a durable reports: the events' on the consumer's own line, the others on theirs.
+    fn check_of(&self, stream: &str) -> CheckHandle {
+        let has_events = !self.filters().is_empty();
+        match stream {
+            TIMERS if has_events => self.health.beside("timers"),
+            DLQ => self.health.beside("redrives"),
+            _ => self.health.clone(),
+        }
+    }
+
     /// What it reads: events, what it is asked to try again, and timers.
     fn durables(&self) -> Vec<Durable> {
         let durable = |stream, filters| Durable {
@@ -156,21 +165,11 @@ impl Consumer {
 /// Whether JetStream did not answer, or said that it cannot now: then it may in a while.
 fn is_unavailable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        if let Some(error) = cause.downcast_ref::<ConsumerError>() {
-            match error.kind() {
-                ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => true,
-                ConsumerErrorKind::JetStream(error) => is_passing(&error),
-                _ => false,
-            }
-        } else if let Some(error) = cause.downcast_ref::<ConsumerUpdateError>() {
-            match error.kind() {
-                ConsumerUpdateErrorKind::TimedOut | ConsumerUpdateErrorKind::Request => true,
-                ConsumerUpdateErrorKind::JetStream(error) => is_passing(&error),
-                _ => false,
-            }
-        } else {
-            cause.downcast_ref::<ProvisionError>().is_some_and(ProvisionError::may_pass)
-        }
+        let refused = cause.downcast_ref::<jetstream::Error>();
+        let provisioned = cause.downcast_ref::<ProvisionError>();
+        cause.is::<RequestError>()
+            || refused.is_some_and(is_passing)
+            || provisioned.is_some_and(ProvisionError::may_pass)
     })
 }
 

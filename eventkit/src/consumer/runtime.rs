@@ -302,6 +302,7 @@ impl Runtime {
         match written {
             Written::Marks(handled, Ok(())) => {
                 self.marking = false;
+                self.consumer.remembering.succeeded();
                 for Handled { id, .. } in handled {
                     self.acknowledge(id);
                 }
@@ -309,6 +310,7 @@ impl Runtime {
             Written::Marks(handled, Err(error)) => {
                 self.marking = false;
                 tracing::warn!(%error, events = handled.len(), "handled, but not marked; trying again");
+                self.consumer.remembering.failed(format_args!("events cannot be marked as handled: {error}"));
                 for Handled { id, delivery, .. } in handled {
                     self.retry(id, delivery, jittered(self.limits.retry_min));
                 }
@@ -398,6 +400,7 @@ impl Runtime {
     /// Lets go of a message, and lets the next of its lane come.
     fn settle(&mut self, id: Id, verdict: Verdict) {
         let Some(owned) = self.owned.remove(&id) else { return };
+        self.consumer.progress.moved();
         if owned.holds_room {
             self.room.add_permits(1);
         }

@@ -6,6 +6,8 @@ use async_nats::{Client, Request, Subject};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::health::Operation;
+
 /// How many settlements go out before one of them is asked to be confirmed.
 const BATCH: usize = 1024;
 
@@ -47,6 +49,7 @@ impl Verdict {
 pub(super) async fn settle_all(
     client: Client,
     consumer: String,
+    settling: Operation,
     mut settlements: mpsc::UnboundedReceiver<Settlement>,
 ) {
     let lost = metrics::counter!("eventkit_lost_acks_total", "consumer" => consumer.clone());
@@ -71,12 +74,16 @@ pub(super) async fn settle_all(
             Ok::<(), String>(())
         });
         let failure = match sent.await {
-            Ok(Ok(())) => continue,
+            Ok(Ok(())) => {
+                settling.succeeded();
+                continue;
+            }
             Ok(Err(error)) => error,
             Err(_) => format!("no answer within {ANSWER_WITHIN:?}"),
         };
         batch.clear();
         lost.increment(1);
+        settling.failed(format_args!("acknowledgements are refused or lost: {failure}"));
         tracing::warn!(
             consumer.name = consumer,
             error = failure,

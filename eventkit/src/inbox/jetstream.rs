@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
-use async_nats::jetstream::stream::{Compression, Config, StorageType};
+use async_nats::jetstream;
+use async_nats::jetstream::stream::{Compression, Config, DiscardPolicy, StorageType};
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
@@ -22,7 +23,7 @@ use metrics::Gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -40,6 +41,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A mark is written again for this long before it is an error.
 const MARK_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often its stream is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// How an idempotency set is kept.
 #[derive(Debug, Clone)]
 pub struct InboxSettings {
@@ -51,6 +55,8 @@ pub struct InboxSettings {
     pub max_marks: usize,
     /// Replicas of the stream on a cluster.
     pub replicas: usize,
+    /// How large the stream may become; -1 for no limit. When it is full, nothing is marked until there is room.
+    pub max_bytes: i64,
 }
 
 impl Default for InboxSettings {
@@ -60,6 +66,7 @@ impl Default for InboxSettings {
             max_age: Duration::from_hours(7 * 24),
             max_marks: 1_000_000,
             replicas: 1,
+            max_bytes: -1,
         }
     }
 }
@@ -88,9 +95,8 @@ struct Shared {
 impl JetStreamInbox {
     /// The set of `consumer`, loaded. Creates its stream if there is none.
     pub async fn open(client: Client, consumer: &str, settings: InboxSettings) -> anyhow::Result<Self> {
-        let stream = stream_name(consumer);
         let config = stream_config(consumer, &settings);
-        provision::stream(&async_nats::jetstream::new(client.clone()), config).await?;
+        let created = provision::bring(&jetstream::new(client.clone()), &config).await?.created;
         let shared = Arc::new(Shared {
             set: Mutex::new(Set::new(&settings)),
             client: client.clone(),
@@ -100,13 +106,13 @@ impl JetStreamInbox {
             complete_on: AtomicU64::new(0),
         });
         let connection = shared.connection();
-        let mut follower = Follower::new(client, stream, Vec::new(), 1);
+        let mut follower = Follower::new(client, config.name.clone(), Vec::new(), 1);
         while let Followed::Message(message) = follower.next().await {
             shared.see(&message);
         }
         shared.complete_on.store(connection, Ordering::Release);
         let ended = CancellationToken::new();
-        let following = watched(&ended, Arc::clone(&shared).follow(follower));
+        let following = watched(&ended, Arc::clone(&shared).follow(follower, config, created));
         Ok(Self { shared, ended, _following: AbortOnDropHandle::new(following) })
     }
 
@@ -179,13 +185,16 @@ pub(crate) fn stream_name(consumer: &str) -> String {
     format!("INBOX_{consumer}")
 }
 
-fn stream_config(consumer: &str, settings: &InboxSettings) -> Config {
+pub(crate) fn stream_config(consumer: &str, settings: &InboxSettings) -> Config {
     Config {
         name: stream_name(consumer),
         description: Some(format!("idempotency set of {consumer}")),
         subjects: vec![format!("inbox.{consumer}.>")],
         storage: StorageType::File,
         max_age: settings.max_age,
+        max_bytes: settings.max_bytes,
+        // A mark that is dropped for a newer one would let its event have a second effect.
+        discard: DiscardPolicy::New,
         num_replicas: settings.replicas,
         allow_direct: true,
         compression: Some(Compression::S2),
@@ -288,13 +297,41 @@ impl Shared {
         }
     }
 
-    /// Keeps the set in memory up to date, for ever.
-    async fn follow(self: Arc<Self>, mut follower: Follower) {
+    /// Keeps the set in memory up to date, for ever, and its stream there and as it must be.
+    async fn follow(self: Arc<Self>, mut follower: Follower, config: Config, mut created: String) {
+        let js = jetstream::new(self.client.clone());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Followed::Message(message) = follower.next().await {
-                self.see(&message);
+            tokio::select! {
+                followed = follower.next() => {
+                    if let Followed::Message(message) = followed {
+                        self.see(&message);
+                    }
+                }
+                _ = look.tick() => match provision::bring(&js, &config).await {
+                    Ok(found) if found.created != created => {
+                        created = found.created;
+                        self.begin_again();
+                        follower = Follower::new(self.client.clone(), config.name.clone(), Vec::new(), 1);
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "the idempotency set's stream cannot be looked at"),
+                }
             }
         }
+    }
+
+    /// Goes on with another stream of the same name, after the one before was deleted. What is marked in memory stays
+    /// marked; each delivery is looked at with care until the other stream is known.
+    fn begin_again(&self) {
+        tracing::error!(
+            consumer.name = self.consumer,
+            "the idempotency set's stream was deleted and made again: marks that only it had are lost"
+        );
+        self.complete_on.store(0, Ordering::Release);
+        self.seen.send_replace(0);
+        self.set().claims.clear();
     }
 
     fn see(&self, message: &FollowedMessage) {

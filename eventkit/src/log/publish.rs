@@ -66,6 +66,9 @@ pub(crate) enum PublishFailure {
     /// Nothing was stored now; trying again may help.
     #[error("not available: {0}")]
     Unavailable(String),
+    /// The stream takes nothing: it is full or sealed. Nothing was stored, and trying again soon will not help.
+    #[error("the stream takes nothing more: {0}")]
+    Closed(String),
     /// Nothing was stored, and nothing will be.
     #[error("refused: {0}")]
     Refused(String),
@@ -143,6 +146,8 @@ fn failure(error: &ApiError) -> PublishFailure {
         (10054 | 10097 | 10199, _) => PublishFailure::TooLarge(text),
         // a message of the batch was lost; the same message id is being stored
         (10176 | 10158, _) => PublishFailure::Unknown(text),
+        // insufficient resources, insufficient storage, a limit of the stream is reached, the stream is sealed
+        (10023 | 10047 | 10077 | 10109, _) => PublishFailure::Closed(text),
         // expected last sequence not ready, too many requests or batches, no leader, no space: the server's trouble
         (_, 429 | 500..) => PublishFailure::Unavailable(text),
         _ => PublishFailure::Refused(text),
@@ -162,6 +167,7 @@ mod tests {
             PublishFailure::Conflict => "decide again",
             PublishFailure::Unknown(_) | PublishFailure::Unavailable(_) => "retry and compare by id",
             PublishFailure::TooLarge(_) => "too large",
+            PublishFailure::Closed(_) => "an operator must act",
             PublishFailure::Refused(_) | PublishFailure::Misplaced(_) => "refused",
         }
     }
@@ -179,17 +185,17 @@ mod tests {
             (429, 10210, "retry and compare by id"), // too many open batches
             (503, 10008, "retry and compare by id"), // JetStream temporarily unavailable
             (500, 10009, "retry and compare by id"), // not the leader
-            (503, 10023, "retry and compare by id"), // insufficient resources
+            (503, 10023, "an operator must act"),    // insufficient resources
             (500, 10028, "retry and compare by id"), // insufficient memory
-            (500, 10047, "retry and compare by id"), // insufficient storage
-            (503, 10077, "retry and compare by id"), // the store failed, or is full
+            (500, 10047, "an operator must act"),    // insufficient storage
+            (503, 10077, "an operator must act"),    // the store failed, or is full
             (500, 10118, "retry and compare by id"), // the stream is offline
             (400, 10054, "too large"),               // message size exceeds maximum
             (400, 10097, "too large"),               // header size exceeds maximum
             (400, 10199, "too large"),               // batch is too large
             (400, 10060, "refused"),                 // expected stream does not match
             (400, 10070, "refused"),                 // wrong last message id
-            (400, 10109, "refused"),                 // the stream is sealed
+            (400, 10109, "an operator must act"),    // the stream is sealed
             (400, 10174, "refused"),                 // batches are disabled
             (400, 10175, "refused"),                 // batch sequence is missing
             (400, 10177, "refused"),                 // unsupported header in a batch

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::ServiceInfo;
+use crate::provision::Sizes;
 
 /// The settings of a service that has none of its own.
 #[derive(Debug, Clone, Args)]
@@ -89,6 +90,11 @@ pub(crate) struct CommonSettings {
     #[arg(long, env = "STREAM_REPLICAS", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) replicas: u8,
+
+    /// How large streams may become, in MiB: one size for all, others by name, as in `1024,EVENTS=20480`; never lowers what
+    /// a stream has. For an account that requires a limit
+    #[arg(long, env = "STREAM_MAX_MIB", value_name = "SIZES", default_value = "", hide_default_value = true)]
+    pub(crate) stream_max_mib: Sizes,
 
     /// How long to finish what runs when told to stop, in seconds
     #[arg(long, env = "SHUTDOWN_SECS", value_name = "SECONDS", default_value_t = 20,

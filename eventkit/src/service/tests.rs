@@ -2,6 +2,7 @@
 
 mod old_server;
 mod reading;
+mod streams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

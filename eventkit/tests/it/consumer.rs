@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::toy::{self, LampFitted, LampLit, Notes, SOON, cause, lit};
 
 /// A handler that is a closure over the event and its notes.
-pub(crate) struct On<F>(F);
+pub(crate) struct On<F>(pub(crate) F);
 
 impl<F, Fut> Handler<LampLit> for On<F>
 where
@@ -570,7 +570,7 @@ async fn a_drifted_configuration_is_updated_with_the_cursor_kept_or_refused_with
     js.create_consumer_on_stream(config, "EVENTS").await.unwrap();
     let refused =
         run(quick("d").on::<LampLit>(note(&notes)), &client).task.await.unwrap().unwrap_err().to_string();
-    assert!(refused.contains("ack_policy is None, wanted Explicit"), "{refused}");
+    assert!(refused.contains(r#"ack_policy: is "none", must be "explicit""#), "{refused}");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod projection;
 mod projection_damage;
 mod provision;
 mod publisher;
+mod readiness;
 mod snapshot;
 mod store;
 mod toy;
