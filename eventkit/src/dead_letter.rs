@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_server_takes_stands_in_a_subject() {
+    fn only_what_the_server_takes_is_put_into_a_subject() {
         assert!(is_short_token("consumer-email") && is_short_token("placed"));
         for text in ["", "a b", "a.b", "*", ">", "a\tb", "é", &"x".repeat(129)] {
             assert!(!is_short_token(text), "{text}");

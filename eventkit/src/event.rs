@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_is_told_by_the_version_it_starts_from() {
+    fn a_failing_step_is_named_by_the_version_it_starts_from() {
         let failed = named(1, r#"{"id":"a"}"#);
         assert!(matches!(failed, Err(DecodeError::Upcast { from: 2, .. })), "{failed:?}");
         for version in [0, 4] {

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_cause_is_reported_once() {
         let inner = anyhow!("no such file");
         assert_eq!(causes(&inner.context("reading a: no such file")), ["reading a: no such file"]);
         assert_eq!(causes(&anyhow!("no such file").context("reading a")), ["reading a", "no such file"]);

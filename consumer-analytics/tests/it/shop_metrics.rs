@@ -233,7 +233,7 @@ fn walk<T>(
 }
 
 #[test]
-fn a_reader_who_follows_cursors_sees_each_product_customer_and_day_once_while_sales_go_on() {
+fn cursors_show_each_product_customer_and_day_once_while_sales_go_on() {
     let five = |kind: &str| (0..5).map(|n| format!("{kind}-{n}")).collect::<Vec<_>>();
     let sold = || {
         (0..5).map(|n| {

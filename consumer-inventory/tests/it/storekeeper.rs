@@ -173,7 +173,7 @@ fn by_another_clock<E>(mut event: Recorded<E>) -> Recorded<E> {
 }
 
 #[tokio::test]
-async fn an_order_that_is_settled_before_it_is_reserved_moves_the_stock_that_its_history_says() {
+async fn an_order_settled_before_it_is_reserved_moves_the_stock_that_its_history_says() {
     let server = NatsServer::start().await;
     let log = log(&server).await;
     let keeper = Storekeeper::new(log.store()).unwrap();

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_with_the_tasks_name() {
+    async fn a_panic_is_reported_with_the_tasks_name() {
         let mut tasks = Tasks::default();
         tasks.spawn("clumsy", async { panic!("dropped it") });
         let failure = tasks.first_end().await.to_string();

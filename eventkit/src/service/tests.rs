@@ -244,7 +244,7 @@ async fn a_signal_ends_the_start_too() {
 }
 
 #[tokio::test]
-async fn the_data_directory_is_the_services_own_and_what_cannot_be_made_matters_when_it_is_asked_for() {
+async fn the_data_directory_is_the_services_own_and_fails_only_when_it_is_asked_for() {
     let nats = NatsServer::start().await;
     let dir = TempDir::new().unwrap();
     let wanted: PathBuf = dir.path().join("a/b");
@@ -425,7 +425,7 @@ async fn a_query_on_a_subject_of_the_stream_is_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_finish_the_head_of_its_request_is_cut_off_and_keeps_nobody_from_ending() {
+async fn a_client_that_never_finishes_its_request_head_is_cut_off_and_delays_no_shutdown() {
     let nats = NatsServer::start().await;
     let toy = Running::start_with(settings(&nats.url(), 15), |_| ()).await;
     toy.becomes_ready().await;

@@ -403,7 +403,7 @@ mod tests {
     records_anything!(Shelf, "shelf", ShelfEvent);
 
     #[test]
-    fn a_snapshot_above_half_of_its_limit_is_told_by_a_metric() {
+    fn a_snapshot_above_half_of_its_limit_shows_in_a_metric() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let shown = |bytes: usize| {
             metrics::with_local_recorder(&recorder, || told::<Shelf>(&EntityId::new("s-1").unwrap(), bytes));

@@ -515,7 +515,7 @@ async fn a_server_restart_mid_stream_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_deleted_durable_is_made_anew_where_it_was() {
+async fn a_deleted_durable_is_recreated_where_it_was() {
     let (_server, client, log) = toy::server().await;
     let notes = Notes::default();
     let running = run(quick("c").on::<LampLit>(note(&notes)), &client);
@@ -534,7 +534,7 @@ async fn a_deleted_durable_is_made_anew_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_drifted_configuration_is_updated_with_the_cursor_kept_or_refused_with_the_difference() {
+async fn a_drifted_configuration_is_updated_in_place_or_refused_with_the_difference() {
     let (_server, client, log) = toy::server().await;
     let notes = Notes::default();
     let running = run(quick("c").on::<LampLit>(note(&notes)), &client);
@@ -594,7 +594,7 @@ async fn limits_out_of_order_are_refused_at_start() {
 }
 
 #[tokio::test]
-async fn a_message_is_never_given_up_before_its_dead_letter_is_stored() {
+async fn a_message_is_never_ended_before_its_dead_letter_is_stored() {
     let (_server, client, log) = toy::server().await;
     let js = async_nats::jetstream::new(client.clone());
     let health = Health::new();
@@ -905,12 +905,12 @@ async fn child_that_a_message_kills() {
 }
 
 #[tokio::test]
-async fn a_message_that_kills_its_process_reaches_the_dead_letters_and_takes_no_other_along() {
+async fn a_message_that_kills_its_process_is_dead_lettered_and_takes_no_other_along() {
     a_message_kills_its_process_by_a_clock_wrong_by(TimeDelta::zero()).await;
 }
 
 #[tokio::test]
-async fn a_message_that_kills_its_process_is_given_up_as_soon_by_a_clock_that_is_behind() {
+async fn a_message_that_kills_its_process_is_dead_lettered_as_soon_by_a_slow_clock() {
     a_message_kills_its_process_by_a_clock_wrong_by(-TimeDelta::minutes(10)).await;
 }
 
@@ -962,7 +962,7 @@ async fn a_set_in_memory_serves_a_consumer_too() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_made_anew_is_read_from_its_beginning() {
+async fn a_recreated_stream_is_read_from_its_beginning() {
     let (_server, client, log) = toy::server().await;
     let notes = Notes::default();
     publish(&log, "a", 0..20).await;

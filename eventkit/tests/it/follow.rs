@@ -83,7 +83,7 @@ async fn an_empty_stream_is_caught_up_with_at_once() {
 }
 
 #[tokio::test]
-async fn the_end_is_told_once_after_the_last_message() {
+async fn the_end_is_reported_once_after_the_last_message() {
     let server = NatsServer::start().await;
     let mut numbers = Numbers::on(&server).await;
     numbers.write(10).await;

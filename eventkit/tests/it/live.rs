@@ -211,7 +211,7 @@ async fn many_readers_of_one_history_all_hear_all_of_it() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_live_streams() {
+async fn the_number_of_live_streams_is_limited() {
     let hall = Hall::new().await;
     hall.fit("a").await;
     let mut open = Vec::new();

@@ -320,7 +320,7 @@ async fn a_process_killed_at_any_moment_leaves_position_and_effects_together() {
 }
 
 #[tokio::test]
-async fn a_file_deleted_while_it_serves_is_built_anew_beside_it() {
+async fn a_file_deleted_while_it_serves_is_rebuilt_beside_it() {
     let (_server, _client, log) = server().await;
     let dir = TempDir::new().unwrap();
     fit(&log, "a", 60).await;
@@ -451,7 +451,7 @@ async fn a_file_that_is_no_read_model_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn a_file_damaged_while_it_serves_is_built_anew() {
+async fn a_file_damaged_while_it_serves_is_rebuilt() {
     let (_server, _client, log) = server().await;
     let dir = TempDir::new().unwrap();
     for lamp in 0..2000 {
@@ -484,7 +484,7 @@ async fn light_at_will(log: &EventLog) {
 }
 
 #[tokio::test]
-async fn a_log_that_was_replaced_is_read_anew() {
+async fn a_log_that_was_replaced_is_read_from_its_beginning() {
     let dir = TempDir::new().unwrap();
     let (_first, _client, log) = server().await;
     for _ in 0..5 {

@@ -76,7 +76,7 @@ async fn reports(health: &Health, said: impl Fn(&str) -> bool) {
 }
 
 #[tokio::test]
-async fn a_file_overwritten_while_it_is_read_is_built_anew_and_readers_may_try_again() {
+async fn a_file_overwritten_while_it_is_read_is_rebuilt_and_readers_may_try_again() {
     let (_server, _client, log) = server().await;
     let dir = TempDir::new().unwrap();
     fit(&log, "a", 60).await;
@@ -103,7 +103,7 @@ async fn a_file_overwritten_while_it_is_read_is_built_anew_and_readers_may_try_a
 
 /// Flips bytes of a file from an earlier run. What they mean is lost, and SQLite does not always notice.
 #[tokio::test]
-async fn a_value_that_cannot_be_read_any_more_has_the_file_built_anew() {
+async fn a_value_that_can_no_longer_be_read_has_the_file_rebuilt() {
     let (_server, _client, log) = server().await;
     fit(&log, "a", 60).await;
     for lit in ["x'ff'", "x'616cff'", "NULL"] {
@@ -130,7 +130,7 @@ async fn a_value_that_cannot_be_read_any_more_has_the_file_built_anew() {
 }
 
 #[tokio::test]
-async fn a_reader_that_expects_another_value_than_the_program_writes_has_nothing_built_anew() {
+async fn a_reader_that_expects_another_value_than_is_written_rebuilds_nothing() {
     let (_server, _client, log) = server().await;
     let dir = TempDir::new().unwrap();
     fit(&log, "a", 60).await;

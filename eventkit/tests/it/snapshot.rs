@@ -129,7 +129,7 @@ async fn a_missing_stale_corrupt_or_foreign_snapshot_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_snapshot_of_another_state_version_is_written_anew() {
+async fn a_snapshot_of_another_state_version_is_replaced() {
     let (_server, client, log) = toy::server().await;
     light(&log.store(), 139).await;
     snapshot_at(&client, 100).await;

@@ -114,7 +114,7 @@ impl Aggregate for Handyman {
 }
 
 #[tokio::test]
-async fn a_command_given_again_answers_as_at_first_also_where_it_would_do_something_else_now() {
+async fn a_repeated_command_answers_as_at_first_even_if_it_would_decide_otherwise_now() {
     let (_server, client, log) = toy::server().await;
     let (store, why) = (log.store::<Handyman>(), cause());
     let first = store.execute(&id("a"), &id("a"), &why).await.unwrap();
@@ -350,7 +350,7 @@ async fn an_event_before_one_that_was_stored_too_early_is_not_called_foreign() {
 }
 
 #[tokio::test]
-async fn a_number_past_every_version_stands_in_no_history() {
+async fn a_number_past_every_version_is_in_no_history() {
     let (_server, client, log) = toy::server().await;
     let store = log.store::<Lamp>();
     store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();

@@ -169,7 +169,7 @@ async fn a_request_repeated_after_a_crash_is_answered_as_before_and_has_no_secon
 }
 
 #[tokio::test]
-async fn a_rebuild_beside_the_running_service_refuses_no_reader_and_touches_no_other_read_model() {
+async fn a_rebuild_beside_the_service_refuses_no_reader_and_touches_no_other_read_model() {
     let (nats, data) = (NatsServer::start().await, TempDir::new().unwrap());
     let service = Service::start(&nats, &data).await;
     let sequence = service.fill().await;
@@ -255,7 +255,7 @@ async fn a_second_process_on_a_data_directory_serves_and_pulls_nothing_and_ends(
 }
 
 #[tokio::test]
-async fn a_process_that_waits_for_a_data_directory_takes_over_when_the_other_one_has_ended() {
+async fn a_process_that_waits_for_a_data_directory_takes_over_when_the_other_has_ended() {
     let (nats, data) = (NatsServer::start().await, TempDir::new().unwrap());
     let mut first = Service::start(&nats, &data).await;
     let waiting = spawn(&nats, data.path());

@@ -164,7 +164,7 @@ async fn a_repeated_request_has_no_second_effect() {
 }
 
 #[tokio::test]
-async fn a_request_repeated_after_a_restart_is_answered_as_before_and_has_no_second_effect() {
+async fn a_request_repeated_after_a_restart_gets_the_first_answer_and_no_second_effect() {
     let till = Till::start().await;
     let deposit = r#"{"type":"Deposit","amount":500}"#;
     let requests = [("k-1", OPEN), ("k-2", deposit)];

@@ -98,7 +98,7 @@ async fn another_result_under_the_same_payment_is_refused() {
 }
 
 #[tokio::test]
-async fn every_payment_from_outside_is_refunded_when_its_order_is_cancelled_whichever_comes_first() {
+async fn a_payment_from_outside_is_refunded_whether_before_or_after_the_cancellation() {
     let till = Till::start().await;
     till.place("o-1", PaymentMethod::External {}).await;
     till.adopter.handle(paid("p-before", "o-1", PaymentOutcome::Success)).await.unwrap();

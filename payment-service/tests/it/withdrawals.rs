@@ -224,7 +224,7 @@ impl Rush {
 }
 
 #[tokio::test]
-async fn withdrawals_of_two_processes_overdraw_nothing_and_none_is_lost_when_the_server_crashes() {
+async fn no_withdrawal_overdraws_or_is_lost_when_the_server_crashes() {
     let mut server = NatsServer::start().await;
     let client = server.client().await;
     provision::streams(&client, &common::catalog(), 1).await.unwrap();
@@ -242,8 +242,7 @@ async fn withdrawals_of_two_processes_overdraw_nothing_and_none_is_lost_when_the
 }
 
 #[tokio::test]
-async fn withdrawals_of_two_processes_overdraw_nothing_and_none_is_lost_when_the_leader_is_killed_again_and_again()
- {
+async fn no_withdrawal_overdraws_or_is_lost_when_the_leader_is_killed_repeatedly() {
     let mut cluster = NatsCluster::start().await;
     let client = cluster.client().await;
     provision::streams(&client, &common::catalog(), 3).await.unwrap();

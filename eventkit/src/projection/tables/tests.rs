@@ -127,7 +127,7 @@ fn in_hall(db: &Connection) -> BTreeSet<String> {
 
 proptest! {
     #[test]
-    fn what_matches_all_the_while_is_seen_exactly_once_whatever_is_written_between_pages(
+    fn what_matches_throughout_is_seen_once_whatever_is_written_between_pages(
         there in prop::collection::btree_map(any::<u8>(), any::<bool>(), 0..80),
         between in changes(),
         per_page in prop::collection::vec(1..=7usize, 1..4),
