@@ -1,0 +1,145 @@
+//! Every Markdown document: its links lead somewhere, the tests that it names exist, and the README is short.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+/// What a reader of the front page has patience for.
+const README_WORDS: usize = 1_000;
+
+#[test]
+fn every_test_named_in_the_failure_modes_exists() {
+    let functions: BTreeSet<String> =
+        tracked("*.rs").iter().flat_map(|file| functions_in(&read(file))).collect();
+    let document = read(Path::new("docs/failure-modes.md"));
+    let rows: Vec<_> = document.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 40, "{} rows: the table was not found", rows.len());
+    let mut missing = Vec::new();
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
+        let names = in_backticks(tests);
+        assert!(
+            !names.is_empty() || tests.contains("as row") || tests.contains("none:"),
+            "no test in: {row}"
+        );
+        missing.extend(names.into_iter().filter(|name| !functions.contains(*name)));
+    }
+    assert!(missing.is_empty(), "docs/failure-modes.md names tests that do not exist: {missing:#?}");
+}
+
+#[test]
+fn every_link_in_a_document_leads_to_a_file_and_a_heading() {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for document in documents() {
+        let text = read(&document);
+        for link in links(&text).filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
+            seen += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { beside(&document, path) };
+            let leads_there = root().join(&target).exists()
+                && (anchor.is_empty()
+                    || headings(&read(&target)).iter().any(|heading| slug(heading) == anchor));
+            if !leads_there {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "{seen} links: they were not found");
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:#?}");
+}
+
+#[test]
+fn the_readme_is_read_in_five_minutes() {
+    let words = read(Path::new("README.md")).split_whitespace().count();
+    assert!(words <= README_WORDS, "README.md has {words} words of {README_WORDS}: move something to docs/");
+}
+
+#[test]
+fn a_link_and_its_heading_are_read_as_a_forge_reads_them() {
+    let text = "# A `b`\n\n[one](x.md#y) ![two](z.png)\n\n    [no](link)\n\n```\n# no heading\n[no](link)\n```\n`[no](link)`\n";
+    assert_eq!(links(text).collect::<Vec<_>>(), ["x.md#y", "z.png"]);
+    assert_eq!(headings(text), ["A `b`"]);
+    assert_eq!(slug("What \"exactly once\" means, here: `a_b`"), "what-exactly-once-means-here-a_b");
+}
+
+/// Returns every document that is ours, relative to the root.
+fn documents() -> Vec<PathBuf> {
+    let ours = |file: &PathBuf| !file.starts_with("vendor/async-nats");
+    tracked("*.md").into_iter().filter(ours).collect()
+}
+
+/// Returns the files that Git tracks, or would after `git add`, by a pattern.
+fn tracked(pattern: &str) -> Vec<PathBuf> {
+    let arguments = ["ls-files", "--cached", "--others", "--exclude-standard", "--", pattern];
+    let listed =
+        Command::new("git").args(arguments).current_dir(root()).output().expect("git lists the files");
+    assert!(listed.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&listed.stderr));
+    let names = String::from_utf8(listed.stdout).expect("file names in UTF-8");
+    names.lines().map(PathBuf::from).filter(|file| root().join(file).exists()).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace around xtask")
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Returns the name of each function that a file of Rust declares.
+fn functions_in(source: &str) -> Vec<String> {
+    let name =
+        |declaration: &str| declaration.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect();
+    source.split("fn ").skip(1).map(name).collect()
+}
+
+/// Returns the lines of a document that are prose: no code block, by fence or by indent.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence && !line.starts_with("    ")
+    })
+}
+
+/// Returns where each link and image of a document leads.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    // Every second piece of a line is between backticks: code, and no link.
+    let pieces = prose(text).flat_map(|line| line.split('`').enumerate().filter(|(at, _)| at % 2 == 0));
+    // A link whose text is code has its text in one piece and its address in the next.
+    pieces
+        .flat_map(|(_, piece)| piece.split("](").skip(1))
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(link, _)| link)
+}
+
+fn headings(text: &str) -> Vec<&str> {
+    prose(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim()).collect()
+}
+
+/// Returns the anchor that forges give a heading.
+fn slug(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    let kept = kept.chars().filter(|&c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn in_backticks(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Resolves a link of a document, without `..` in the result.
+fn beside(document: &Path, link: &str) -> PathBuf {
+    let mut resolved = document.parent().map(Path::to_path_buf).unwrap_or_default();
+    for part in Path::new(link).components() {
+        match part {
+            Component::ParentDir => drop(resolved.pop()),
+            Component::CurDir => {}
+            part => resolved.push(part),
+        }
+    }
+    resolved
+}
