@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result, bail};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{self, Message, kv};
-use chrono::{DateTime, Utc};
 use common::order::OrderPlaced;
-use eventkit::inbox::{Claim, Grant, Inbox, InboxError, Key, Turn};
+use eventkit::inbox::{Claim, Ended, Grant, Inbox, InboxError, Key, Turn};
 use eventkit::subject::{self, EVENTS};
 use eventkit::{Consumer, DLQ, Event, Handler, HandlerResult, Recorded};
 use futures::future::{BoxFuture, ready};
@@ -74,7 +73,7 @@ struct NoSet;
 
 impl Inbox for NoSet {
     fn claim(&self, _: Key, _: Turn) -> BoxFuture<'_, Result<Claim, InboxError>> {
-        let grant = Grant { attempt: 1, unfinished: false, first_failed_at: None };
+        let grant = Grant { attempt: 1, unfinished: false, postponed: 0, first_failed_at: None };
         ready(Ok(Claim::Granted(grant))).boxed()
     }
 
@@ -82,7 +81,7 @@ impl Inbox for NoSet {
         ready(Ok(())).boxed()
     }
 
-    fn release(&self, _: Key, _: u32, _: DateTime<Utc>) -> BoxFuture<'_, Result<(), InboxError>> {
+    fn release(&self, _: Key, _: Ended) -> BoxFuture<'_, Result<(), InboxError>> {
         ready(Ok(())).boxed()
     }
 

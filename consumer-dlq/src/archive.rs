@@ -7,7 +7,7 @@ use async_nats::Client;
 use bytes::Bytes;
 use eventkit::http::MinSequence;
 use eventkit::projection::{ReadError, Tables, rusqlite};
-use eventkit::{Behind, DeadLetter, ReadModel, RedriveError, Seen};
+use eventkit::{Behind, DeadLetter, OpenCircuit, ReadModel, RedriveError, Seen, open_circuits};
 
 use crate::dead_letters::DeadLetters;
 
@@ -50,6 +50,11 @@ impl Archive {
     /// whoever wants to read of it waits with [`Archive::heard_of`], once for many.
     pub async fn redrive(&self, letter: &DeadLetter, payload: Option<Bytes>) -> Result<u64, RedriveError> {
         letter.redrive(&self.client, payload).await
+    }
+
+    /// The circuits that are open now, as the server knows them.
+    pub async fn circuits(&self) -> anyhow::Result<Vec<OpenCircuit>> {
+        open_circuits(&self.client).await
     }
 
     /// Records that nobody will try it again.

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use eventkit::http::{
     Body, HttpApi, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes, html_page,
 };
-use eventkit::{Catalog, DeadLetter, RedriveError, Seen};
+use eventkit::{Catalog, DeadLetter, OpenCircuit, RedriveError, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -43,7 +43,14 @@ impl HttpApi for Api {
             .routes(routes!(redrive_many))
             .routes(routes!(show, dismiss))
             .routes(routes!(redrive))
+            .routes(routes!(circuits))
     }
+}
+
+/// The consumers that wait for something that is down.
+#[derive(Debug, Serialize, ToSchema)]
+struct Circuits {
+    circuits: Vec<OpenCircuit>,
 }
 
 /// A dead letter with everything that is known about it.
@@ -237,6 +244,17 @@ async fn dismiss(State(api): State<Api>, Path(id): Path<String>) -> Result<Statu
         api.archive.dismiss(&letter).await.map_err(Problem::unavailable)?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The consumers that wait until what they depend on is back: they make no dead letters meanwhile
+#[utoipa::path(
+    get,
+    path = "/circuits",
+    responses((status = 200, description = "Those whose circuit is open", body = Circuits))
+)]
+async fn circuits(State(api): State<Api>) -> Result<Json<Circuits>, Problem> {
+    let circuits = api.archive.circuits().await.map_err(Problem::unavailable)?;
+    Ok(Json(Circuits { circuits }))
 }
 
 impl Api {

@@ -8,6 +8,9 @@ use anyhow::Context;
 use crate::letter::Letter;
 use crate::transport::{MailTransport, SendError, Sending};
 
+/// What the directory is called in metrics and on pages. What keeps one mail from being written, keeps all.
+const DIRECTORY: &str = "mail directory";
+
 /// Writes each mail to `<directory>/<mail id>.eml`. Sending a mail again writes the same file again.
 #[derive(Debug, Clone)]
 pub struct EmlFiles {
@@ -34,7 +37,7 @@ impl MailTransport for EmlFiles {
                 .await
                 .context("writing the mail")
                 .flatten()
-                .map_err(SendError::Unavailable)
+                .map_err(|source| SendError::Unavailable { dependency: DIRECTORY, source })
         })
     }
 }

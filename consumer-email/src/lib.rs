@@ -17,8 +17,8 @@ use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use eventkit::Consumer;
 
-/// How often a mail is tried: a mail server may be away for some minutes (three and a half at
-/// least) before mails become dead letters.
+/// How often a mail is tried where it is not known whose fault a failure is: an order that is not on the log yet has three and a
+/// half minutes at least. A mail server that is away, or that wants a mail later, uses up no attempt.
 const MAX_ATTEMPTS: u32 = 20;
 
 /// The one consumer. Its name is the durable's: renaming it handles the whole log again.

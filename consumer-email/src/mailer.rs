@@ -79,7 +79,11 @@ impl Mailer {
         match self.transport.send(&letter).await {
             Ok(()) => {}
             Err(refused @ SendError::Refused(_)) => return Err(HandlerError::reject(refused)),
-            Err(failure @ SendError::Unavailable(_)) => Err(failure)?,
+            Err(SendError::Unavailable { dependency, source }) => {
+                return Err(HandlerError::unavailable(dependency, source));
+            }
+            Err(failure @ SendError::Postponed(_)) => return Err(HandlerError::postpone(failure)),
+            Err(failure @ SendError::Unknown(_)) => Err(failure)?,
         }
         self.mark_sent(facts, cause).await
     }

@@ -20,7 +20,18 @@ pub enum SendError {
     /// It will never be taken: the server said so, or it cannot be written as a mail.
     #[error("the mail was refused for good")]
     Refused(#[source] anyhow::Error),
-    /// It may be taken later.
-    #[error("the mail could not be sent now")]
-    Unavailable(#[source] anyhow::Error),
+    /// This one may be taken later: greylisting, a full mailbox.
+    #[error("the mail was not taken for now")]
+    Postponed(#[source] anyhow::Error),
+    /// No mail leaves now.
+    #[error("mails cannot be sent now")]
+    Unavailable {
+        /// What is down, in a word.
+        dependency: &'static str,
+        /// How that was noticed.
+        source: anyhow::Error,
+    },
+    /// It may have left: the answer is lost.
+    #[error("it is not known whether the mail was sent")]
+    Unknown(#[source] anyhow::Error),
 }

@@ -3,8 +3,11 @@
 //! `process` decides and settles nothing; the runtime (`consumer/runtime.rs`) feeds it, keeps events of one entity in order,
 //! extends deadlines, has marked what was handled, and settles what was decided.
 
+mod breaker;
+mod circuit;
 mod durable;
 mod lag;
+mod pause;
 mod pull;
 mod run;
 mod runtime;
@@ -24,9 +27,9 @@ use futures::future::BoxFuture;
 
 use self::lag::Progress;
 use crate::envelope::DecodeError;
-use crate::failure::{causes, panic_message};
+use crate::failure::{self, causes, panic_message};
 use crate::health::{CheckHandle, Operation};
-use crate::inbox::{Claim, Grant, Inbox, Key, Marks, Turn};
+use crate::inbox::{Claim, Ended, Grant, Inbox, Key, Marks, Turn};
 use crate::jitter::jittered;
 use crate::provision::Sizes;
 use crate::subject::{self, EventSubject};
@@ -35,6 +38,9 @@ use crate::{
     EntityId, Envelope, Event, FailureClass, Handler, HandlerError, HandlerResult, Metadata, Recorded,
     TraceContext,
 };
+
+pub use circuit::Breaker;
+pub use pause::{OpenCircuit, open_circuits};
 
 /// A consumer under construction: a durable name, handlers, and limits.
 ///
@@ -131,6 +137,14 @@ pub(crate) struct Limits {
     max_ack_pending: usize,
     /// How long running handlers may take to end when the consumer is stopped.
     drain: Duration,
+    /// How it waits for a dependency that is down.
+    breaker: Breaker,
+    /// The delay after the first postponement; doubled for each further one, with jitter.
+    postpone_min: Duration,
+    /// The longest delay between postponements.
+    postpone_max: Duration,
+    /// How often an event is postponed before it becomes a dead letter.
+    max_postponements: u32,
 }
 
 impl Default for Limits {
@@ -146,6 +160,11 @@ impl Default for Limits {
             window: 512,
             max_ack_pending: 4096,
             drain: Duration::from_secs(10),
+            breaker: Breaker::default(),
+            postpone_min: Duration::from_mins(1),
+            postpone_max: Duration::from_mins(15),
+            // At least a day, with the shortest delays.
+            max_postponements: 200,
         }
     }
 }
@@ -265,6 +284,24 @@ impl Consumer {
         self
     }
 
+    /// How an event waits that is postponed ([`HandlerError::Postpone`]): the delay after the first time, doubled for each
+    /// further one up to the longest, and how often before it becomes a dead letter. A minute, a quarter of an hour and 200
+    /// times by default, which is a day at least. Delays are shortened at random by up to half.
+    #[must_use]
+    pub fn postponements(mut self, first: Duration, longest: Duration, times: u32) -> Self {
+        let limits = &mut self.limits;
+        (limits.postpone_min, limits.postpone_max, limits.max_postponements) = (first, longest, times);
+        self
+    }
+
+    /// How it waits for a dependency that is down ([`HandlerError::Unavailable`]). Its events share one circuit, whatever
+    /// each of them depends on.
+    #[must_use]
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.limits.breaker = breaker;
+        self
+    }
+
     /// Another idempotency set than the durable one in JetStream.
     #[must_use]
     pub fn inbox(self, inbox: Arc<dyn Inbox>) -> Self {
@@ -360,8 +397,19 @@ pub(crate) enum Disposition {
     Ack,
     /// Try it again after a while; it keeps its place in its lane.
     Retry { after: Duration, first_failed_at: Option<DateTime<Utc>> },
+    /// Try it again after a long while: what it depends on has answered. It keeps its place in its lane.
+    Postponed { after: Duration, first_failed_at: DateTime<Utc> },
+    /// Keep it until what it depends on is back.
+    Unavailable { outage: Outage, first_failed_at: DateTime<Utc> },
     /// Store it as a dead letter, mark it as done, then tell the server.
     DeadLetter(GivenUp),
+}
+
+/// What is down, and how that was noticed: in one line, without what an operator may not see.
+#[derive(Debug, Clone)]
+pub(crate) struct Outage {
+    dependency: &'static str,
+    reason: String,
 }
 
 /// Why a delivery is given up.
@@ -411,7 +459,8 @@ impl Consumer {
             }
         };
         let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at);
-        if grant.attempt > self.limits.max_attempts {
+        // A redelivery without a claim may be of an event that was only given back: that it was started is not proven.
+        if grant.attempt > self.limits.max_attempts.max(2) {
             return self.give_up_started_too_often(delivery, marks, grant, first_failed_at);
         }
         match self.handle(handling).await {
@@ -424,7 +473,16 @@ impl Consumer {
                 grant.attempt,
                 first_failed_at,
             ),
-            Err(HandlerError::Retry(error)) if grant.attempt >= self.limits.max_attempts => self.give_up(
+            Err(HandlerError::Unavailable { dependency, error }) => {
+                self.put_off(inbox, key, delivery, grant, dependency, &error).await
+            }
+            Err(HandlerError::Postpone(error)) if grant.postponed < self.limits.max_postponements => {
+                self.postpone(inbox, key, delivery, grant, &error).await
+            }
+            Err(HandlerError::Retry(error)) if grant.attempt < self.limits.max_attempts => {
+                self.retry(inbox, key, delivery, grant, &error).await
+            }
+            Err(HandlerError::Retry(error) | HandlerError::Postpone(error)) => self.give_up(
                 delivery,
                 Some(marks),
                 FailureClass::Exhausted,
@@ -432,9 +490,6 @@ impl Consumer {
                 grant.attempt,
                 first_failed_at,
             ),
-            Err(HandlerError::Retry(error)) => {
-                self.retry(inbox, key, delivery, grant.attempt, first_failed_at, &error).await
-            }
         }
     }
 
@@ -504,12 +559,13 @@ impl Consumer {
         inbox: &dyn Inbox,
         key: Key,
         delivery: &Delivery,
-        attempt: u32,
-        first_failed_at: Option<DateTime<Utc>>,
+        grant: Grant,
         error: &anyhow::Error,
     ) -> Disposition {
-        let after = self.delay(attempt);
-        let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
+        let attempt = grant.attempt;
+        let Limits { retry_min, retry_max, .. } = self.limits;
+        let after = nth_delay(attempt, retry_min, retry_max);
+        let ended = ended(delivery, grant, attempt);
         tracing::warn!(
             consumer.name = self.name,
             event.subject = delivery.subject.as_str(),
@@ -520,18 +576,69 @@ impl Consumer {
             "a handler failed; trying again",
         );
         metrics::counter!("eventkit_handler_failures_total", "consumer" => self.name.clone()).increment(1);
-        if delivery.turn == Turn::Again
-            && let Err(error) = inbox.release(key, attempt, first_failed_at).await
+        if delivery.turn != Turn::First
+            && let Err(error) = inbox.release(key, ended).await
         {
             tracing::debug!(%error, "a claim was not released and has to run out");
         }
-        Disposition::Retry { after, first_failed_at: Some(first_failed_at) }
+        Disposition::Retry { after, first_failed_at: Some(ended.first_failed_at) }
     }
 
-    /// Exponential, capped, shortened at random by up to half.
-    fn delay(&self, attempt: u32) -> Duration {
-        let Limits { retry_min, retry_max, .. } = self.limits;
-        jittered(retry_min.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(retry_max))
+    /// Gives the attempt back and counts the postponement.
+    async fn postpone(
+        &self,
+        inbox: &dyn Inbox,
+        key: Key,
+        delivery: &Delivery,
+        grant: Grant,
+        error: &anyhow::Error,
+    ) -> Disposition {
+        let Limits { postpone_min, postpone_max, .. } = self.limits;
+        let ended = ended(delivery, Grant { postponed: grant.postponed + 1, ..grant }, given_back(grant));
+        let after = nth_delay(ended.postponed, postpone_min, postpone_max);
+        tracing::info!(
+            consumer.name = self.name,
+            event.subject = delivery.subject.as_str(),
+            event.sequence = delivery.sequence,
+            postponed = ended.postponed,
+            ?after,
+            error = causes(error).join(": "),
+            "an event is postponed",
+        );
+        metrics::counter!("eventkit_postponed_total", "consumer" => self.name.clone()).increment(1);
+        if let Err(error) = inbox.release(key, ended).await {
+            tracing::debug!(%error, "an attempt was not given back; it counts");
+        }
+        Disposition::Postponed { after, first_failed_at: ended.first_failed_at }
+    }
+
+    /// Gives the attempt back, and says what is down.
+    async fn put_off(
+        &self,
+        inbox: &dyn Inbox,
+        key: Key,
+        delivery: &Delivery,
+        grant: Grant,
+        dependency: &'static str,
+        error: &anyhow::Error,
+    ) -> Disposition {
+        let reason = failure::one_line(&causes(error).join(": "));
+        tracing::debug!(
+            consumer.name = self.name,
+            event.subject = delivery.subject.as_str(),
+            event.sequence = delivery.sequence,
+            dependency,
+            error = reason,
+            "what an event depends on is down",
+        );
+        metrics::counter!("eventkit_unavailable_total", "consumer" => self.name.clone(), "dependency" => dependency)
+            .increment(1);
+        let ended = ended(delivery, grant, given_back(grant));
+        if let Err(error) = inbox.release(key, ended).await {
+            tracing::debug!(%error, "an attempt was not given back; it counts");
+        }
+        let first_failed_at = ended.first_failed_at;
+        Disposition::Unavailable { outage: Outage { dependency, reason }, first_failed_at }
     }
 
     fn give_up_started_too_often(
@@ -573,6 +680,22 @@ impl Consumer {
         let first_failed_at = first_failed_at.unwrap_or_else(Utc::now);
         Disposition::DeadLetter(GivenUp { marks, class, errors, attempts, first_failed_at })
     }
+}
+
+/// Exponential, capped, shortened at random by up to half.
+fn nth_delay(n: u32, first: Duration, longest: Duration) -> Duration {
+    jittered(first.saturating_mul(1 << n.saturating_sub(1).min(20)).min(longest))
+}
+
+/// How many attempts count when this one does not. One before it that a process which died had begun does not count either:
+/// this one shows that the event lets its handler come to an end.
+fn given_back(grant: Grant) -> u32 {
+    grant.attempt.saturating_sub(if grant.unfinished { 2 } else { 1 })
+}
+
+fn ended(delivery: &Delivery, grant: Grant, attempts: u32) -> Ended {
+    let first_failed_at = grant.first_failed_at.or(delivery.first_failed_at).unwrap_or_else(Utc::now);
+    Ended { attempts, postponed: grant.postponed, first_failed_at }
 }
 
 /// Not now, and not because the event failed.

@@ -13,6 +13,19 @@ pub(crate) fn causes(error: &anyhow::Error) -> Vec<String> {
     told
 }
 
+/// The longest reason that is shown, in characters.
+const MAX_REASON: usize = 200;
+
+/// Keeps what another program said on one line, and short.
+pub(crate) fn one_line(reason: &str) -> String {
+    let mut line: String =
+        reason.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if reason.chars().nth(MAX_REASON).is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// What a panic says, if it is a text.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
@@ -30,6 +43,12 @@ mod tests {
         let inner = anyhow!("no such file");
         assert_eq!(causes(&inner.context("reading a: no such file")), ["reading a: no such file"]);
         assert_eq!(causes(&anyhow!("no such file").context("reading a")), ["reading a", "no such file"]);
+    }
+
+    #[test]
+    fn a_reason_is_one_short_line() {
+        assert_eq!(one_line("535 no\r\n535 way"), "535 no  535 way");
+        assert_eq!(one_line(&"x".repeat(500)).chars().count(), MAX_REASON + 1);
     }
 
     #[test]

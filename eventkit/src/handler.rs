@@ -13,7 +13,9 @@ use crate::{Event, ExecuteError, PublishError, Recorded, StoreError};
 pub trait Handler<E: Event>: Send + Sync + 'static {
     /// Handles one event. `Ok` means done for good. `?` on any error means "try again later"; `.or_reject()?` means "this
     /// will never work" and sends the event to the dead letters at once, as `?` does with [`StoreError::TooLarge`],
-    /// [`StoreError::CauseReused`] and [`PublishError::TooLarge`].
+    /// [`StoreError::CauseReused`] and [`PublishError::TooLarge`]. `.or_unavailable("smtp")?` means "what every event needs is
+    /// down": no attempt is used up, and the consumer stops until it is back, as after `?` with [`StoreError::Unavailable`]
+    /// and [`PublishError::Unavailable`].
     fn handle(&self, event: Recorded<E>) -> impl Future<Output = HandlerResult> + Send;
 }
 
@@ -33,6 +35,17 @@ pub enum HandlerError {
     Retry(anyhow::Error),
     /// It will never work: a dead letter at once.
     Reject(anyhow::Error),
+    /// Not now, and only this event: an answer of the dependency about it that may be another one in a while. Uses up no attempt;
+    /// tried again with delays of minutes, and as often as [`crate::Consumer::postponements`] says.
+    Postpone(anyhow::Error),
+    /// Something that events of this consumer need is down, and this event is not to blame. It uses up no attempt and never
+    /// leads to a dead letter: the consumer's circuit opens until one event gets through.
+    Unavailable {
+        /// What is down, in a word: `smtp`. A label of metrics.
+        dependency: &'static str,
+        /// How that was noticed.
+        error: anyhow::Error,
+    },
 }
 
 impl HandlerError {
@@ -40,7 +53,20 @@ impl HandlerError {
     pub fn reject(reason: impl Into<anyhow::Error>) -> Self {
         Self::Reject(reason.into())
     }
+
+    /// Puts the event off, and no other.
+    pub fn postpone(reason: impl Into<anyhow::Error>) -> Self {
+        Self::Postpone(reason.into())
+    }
+
+    /// Says that `dependency` is down.
+    pub fn unavailable(dependency: &'static str, error: impl Into<anyhow::Error>) -> Self {
+        Self::Unavailable { dependency, error: error.into() }
+    }
 }
+
+/// What handlers depend on when they give commands and read the log.
+const EVENT_LOG: &str = "event log";
 
 impl<E: Into<anyhow::Error>> From<E> for HandlerError {
     fn from(error: E) -> Self {
@@ -50,7 +76,17 @@ impl<E: Into<anyhow::Error>> From<E> for HandlerError {
             matches!(cause.downcast_ref(), Some(StoreError::TooLarge(_) | StoreError::CauseReused { .. }))
                 || matches!(cause.downcast_ref(), Some(PublishError::TooLarge(_)))
         });
-        if is_final { Self::Reject(error) } else { Self::Retry(error) }
+        let is_unavailable = || {
+            error.chain().any(|cause| {
+                matches!(cause.downcast_ref(), Some(StoreError::Unavailable(_)))
+                    || matches!(cause.downcast_ref(), Some(PublishError::Unavailable(_)))
+            })
+        };
+        match is_final {
+            true => Self::Reject(error),
+            false if is_unavailable() => Self::Unavailable { dependency: EVENT_LOG, error },
+            false => Self::Retry(error),
+        }
     }
 }
 
@@ -63,6 +99,19 @@ pub trait OrReject<T> {
 impl<T, E: Into<anyhow::Error>> OrReject<T> for Result<T, E> {
     fn or_reject(self) -> Result<T, HandlerError> {
         self.map_err(HandlerError::reject)
+    }
+}
+
+/// Spells that a dependency is down: `connect().await.or_unavailable("smtp")?`. Say it of what is wrong with the
+/// dependency for every event, not of its answer about this one.
+pub trait OrUnavailable<T> {
+    /// Turns an error into one that is the dependency's and not the event's.
+    fn or_unavailable(self, dependency: &'static str) -> Result<T, HandlerError>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrUnavailable<T> for Result<T, E> {
+    fn or_unavailable(self, dependency: &'static str) -> Result<T, HandlerError> {
+        self.map_err(|error| HandlerError::unavailable(dependency, error))
     }
 }
 
@@ -101,7 +150,13 @@ mod tests {
         assert!(matches!(of(ExecuteError::Rejected(No)), HandlerError::Reject(_)));
         assert!(matches!(of(ExecuteError::Conflict { attempts: 64 }), HandlerError::Retry(_)));
         let away = StoreError::Unavailable("away".to_owned());
-        assert!(matches!(of(away.into()), HandlerError::Retry(_)));
+        assert!(matches!(of(away.into()), HandlerError::Unavailable { dependency: "event log", .. }));
+    }
+
+    #[test]
+    fn a_dependency_that_is_down_is_named() {
+        let down = Err::<(), _>(anyhow::anyhow!("refused")).or_unavailable("smtp").unwrap_err();
+        assert!(matches!(down, HandlerError::Unavailable { dependency: "smtp", .. }));
     }
 
     #[test]
@@ -111,12 +166,15 @@ mod tests {
             HandlerError::from(Err::<(), _>(failure).context("recording").unwrap_err())
         };
         assert!(matches!(of(StoreError::TooLarge("much".to_owned())), HandlerError::Reject(_)));
-        assert!(matches!(of(StoreError::Unavailable("away".to_owned())), HandlerError::Retry(_)));
+        let away = of(StoreError::Unavailable("away".to_owned()));
+        assert!(matches!(away, HandlerError::Unavailable { .. }), "{away:?}");
         let id = crate::EntityId::new("a").unwrap();
         assert!(matches!(of(StoreError::CauseReused { entity: "lamp", id }), HandlerError::Reject(_)));
         let direct = HandlerError::from(StoreError::TooLarge("much".to_owned()));
         assert!(matches!(direct, HandlerError::Reject(_)));
         let published = HandlerError::from(PublishError::TooLarge("much".to_owned()));
         assert!(matches!(published, HandlerError::Reject(_)));
+        let away = HandlerError::from(PublishError::Unavailable("away".to_owned()));
+        assert!(matches!(away, HandlerError::Unavailable { .. }), "{away:?}");
     }
 }

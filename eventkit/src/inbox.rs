@@ -29,14 +29,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// soon as it has heard of the mark. After an error some of them may be marked.
     fn done<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<(), InboxError>>;
 
-    /// Ends an attempt that failed, so that the next one need not wait for the claim to run out. Failing to write it
-    /// costs time only.
-    fn release(
-        &self,
-        key: Key,
-        attempt: u32,
-        first_failed_at: DateTime<Utc>,
-    ) -> BoxFuture<'_, Result<(), InboxError>>;
+    /// Ends an attempt that was not the last, so that the next one need not wait for the claim to run out. Failing to write
+    /// it costs time, and an attempt that was to be given back.
+    fn release(&self, key: Key, ended: Ended) -> BoxFuture<'_, Result<(), InboxError>>;
 
     /// Whether an attempt at this event was started and never came to an end. Such events are handled one at a
     /// time, so that one that kills the process does not use up the attempts of its neighbours.
@@ -138,6 +133,8 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x1e3d_7a55_8a0b_4d35_b1c6_20c0_9f6e_53b
 pub enum Turn {
     /// The first that the server knows of.
     First,
+    /// The same, and it has waited here so long that the server may have given it to another replica too.
+    Late,
     /// The server, or this process, has tried before.
     Again,
 }
@@ -160,8 +157,28 @@ pub struct Grant {
     pub attempt: u32,
     /// The attempt before this one never came to an end.
     pub unfinished: bool,
+    /// How often it was postponed.
+    pub postponed: u32,
     /// When the first attempt failed, if that is known.
     pub first_failed_at: Option<DateTime<Utc>>,
+}
+
+impl Grant {
+    /// Leave for the first attempt at an event of which nothing is written down.
+    pub(crate) fn first() -> Self {
+        Self { attempt: 1, unfinished: false, postponed: 0, first_failed_at: None }
+    }
+}
+
+/// What is to be remembered of an event whose attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How many attempts it has used up: fewer than were begun, where they were given back.
+    pub attempts: u32,
+    /// How often it was postponed.
+    pub postponed: u32,
+    /// When the first attempt failed.
+    pub first_failed_at: DateTime<Utc>,
 }
 
 /// The set cannot be asked or written now. The event is tried again later and never given up for this.

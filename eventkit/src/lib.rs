@@ -147,10 +147,10 @@ pub use log::{EventLog, StoreError};
 // Reacting: handlers return, the consumer settles; what cannot be handled is a dead letter.
 
 mod handler;
-pub use handler::{Handler, HandlerError, HandlerResult, OrReject, RejectRefusal};
+pub use handler::{Handler, HandlerError, HandlerResult, OrReject, OrUnavailable, RejectRefusal};
 
 mod consumer;
-pub use consumer::{Consumer, OrderingKey};
+pub use consumer::{Breaker, Consumer, OpenCircuit, OrderingKey, open_circuits};
 
 pub mod inbox;
 

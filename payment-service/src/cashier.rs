@@ -18,11 +18,13 @@ use eventkit::{
     Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded,
     RejectRefusal,
 };
+use futures::future::BoxFuture;
 
 use crate::account::{Account, AccountCommand, AccountRejection};
 use crate::bill::{Bill, BillCommand};
 use crate::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use crate::payment::{Payment, PaymentCommand, PaymentStatus, is_external};
+use crate::silence::Silence;
 
 /// How long the gateway may take to answer by default. Past it the outcome is unknown, and the same call
 /// is made again.
@@ -37,7 +39,11 @@ pub struct Cashier {
     payments: EventStore<Payment>,
     gateway: Arc<dyn PaymentGateway>,
     gateway_answers_within: Duration,
+    silence: Arc<Silence>,
 }
+
+/// What the gateway is called in metrics and on pages.
+const GATEWAY: &str = "card gateway";
 
 impl Cashier {
     /// A cashier at that gateway.
@@ -48,7 +54,8 @@ impl Cashier {
         payments: EventStore<Payment>,
         gateway: Arc<dyn PaymentGateway>,
     ) -> Self {
-        Self { log, accounts, bills, payments, gateway, gateway_answers_within: GATEWAY_ANSWERS_WITHIN }
+        let (gateway_answers_within, silence) = (GATEWAY_ANSWERS_WITHIN, Arc::default());
+        Self { log, accounts, bills, payments, gateway, gateway_answers_within, silence }
     }
 
     /// The same, with another limit on how long the gateway may take.
@@ -64,7 +71,11 @@ impl Cashier {
     }
 
     /// Tries to take the money: how it went is what is to be recorded.
-    async fn take(&self, order: &OrderPlaced, cause: &Cause) -> anyhow::Result<Option<PaymentProcessed>> {
+    async fn take(
+        &self,
+        order: &OrderPlaced,
+        cause: &Cause,
+    ) -> Result<Option<PaymentProcessed>, HandlerError> {
         let result = |payment_method, status| PaymentProcessed {
             payment_id: order.order_id.clone(),
             order_id: order.order_id.clone(),
@@ -101,11 +112,35 @@ impl Cashier {
         }
     }
 
-    async fn charge(&self, order: &OrderPlaced, token: &CardToken) -> Result<Charged, GatewayError> {
+    async fn charge(&self, order: &OrderPlaced, token: &CardToken) -> Result<Charged, HandlerError> {
         let (payment_id, token) = (order.order_id.clone(), token.clone());
         let charge = Charge { payment_id, amount: order.total, token };
-        let answer = tokio::time::timeout(self.gateway_answers_within, self.gateway.charge(&charge)).await;
-        answer.map_err(|_| GatewayError::TimedOut)?
+        self.answer(&charge.payment_id, self.gateway.charge(&charge)).await
+    }
+
+    /// Waits for the gateway's answer about a payment, and tells an outage from what is wrong with one card.
+    async fn answer<T>(
+        &self,
+        payment_id: &EntityId,
+        call: BoxFuture<'_, Result<T, GatewayError>>,
+    ) -> Result<T, HandlerError> {
+        let answer = tokio::time::timeout(self.gateway_answers_within, call).await;
+        let failure = match answer.unwrap_or(Err(GatewayError::TimedOut)) {
+            Ok(answer) => {
+                self.silence.broken();
+                return Ok(answer);
+            }
+            Err(failure) => failure,
+        };
+        let is_down = match failure {
+            GatewayError::Unavailable => true,
+            GatewayError::TimedOut => self.silence.met_by(payment_id),
+            GatewayError::BankUnavailable => {
+                self.silence.broken();
+                false
+            }
+        };
+        Err(if is_down { HandlerError::unavailable(GATEWAY, failure) } else { failure.into() })
     }
 
     /// Gives back whatever was taken for an order; nothing if nothing was. May be repeated.
@@ -119,9 +154,7 @@ impl Cashier {
                 self.accounts.execute(account_id, &give_back, &cause).await.reject_refusal()?;
             }
             PaymentMethod::Card { .. } => {
-                let answer =
-                    tokio::time::timeout(self.gateway_answers_within, self.gateway.refund(&payment_id)).await;
-                answer.map_err(|_| GatewayError::TimedOut)??;
+                self.answer(&payment_id, self.gateway.refund(&payment_id)).await?;
             }
         }
         Ok(())

@@ -48,9 +48,12 @@ pub enum Charged {
 /// The gateway gave no answer. Whether money was taken is unknown until the same call is answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
-    /// It can't be reached.
+    /// It can't be reached: no card can be charged.
     #[error("the payment gateway is not available")]
     Unavailable,
+    /// It answers, and this card's bank does not: other cards can be charged.
+    #[error("the card's bank is not available")]
+    BankUnavailable,
     /// It did not answer in time.
     #[error("the payment gateway did not answer in time")]
     TimedOut,
@@ -65,8 +68,8 @@ pub enum GatewayError {
 /// | `tok_insufficient_funds` | declined: `card_insufficient_funds` |
 /// | `tok_expired` | declined: `card_expired` |
 /// | `tok_timeout` | the money is taken, but the first call for a payment gets no answer; the second does |
-/// | `tok_outage` | the gateway is away for the first two calls for a payment, then approves |
-/// | `tok_down` | the gateway is away for ever |
+/// | `tok_outage` | the card's bank is away for the first two calls for a payment, then approves |
+/// | `tok_down` | the card's bank is away for ever |
 /// | anything else | declined: `invalid_card_token` |
 ///
 /// It remembers the last 10,000 payments in memory. After a restart the answers are the same, because they depend
@@ -104,8 +107,8 @@ impl PaymentGateway for SimulatedGateway {
                 "tok_insufficient_funds" => return declined("card_insufficient_funds"),
                 "tok_expired" => return declined("card_expired"),
                 "tok_timeout" if calls_before == 0 => std::future::pending().await,
-                "tok_outage" if calls_before < 2 => return Err(GatewayError::Unavailable),
-                "tok_down" => return Err(GatewayError::Unavailable),
+                "tok_outage" if calls_before < 2 => return Err(GatewayError::BankUnavailable),
+                "tok_down" => return Err(GatewayError::BankUnavailable),
                 "tok_success" | "tok_visa" | "tok_mastercard" | "tok_timeout" | "tok_outage" => {}
                 _ => return declined("invalid_card_token"),
             }
@@ -171,7 +174,7 @@ mod tests {
         assert_eq!(charge(&gateway, "slow", "tok_timeout"), None);
         assert_eq!(charge(&gateway, "slow", "tok_timeout"), Some(Ok(approved("slow"))));
         for _ in 0..2 {
-            assert_eq!(charge(&gateway, "away", "tok_outage"), Some(Err(GatewayError::Unavailable)));
+            assert_eq!(charge(&gateway, "away", "tok_outage"), Some(Err(GatewayError::BankUnavailable)));
         }
         assert_eq!(charge(&gateway, "away", "tok_outage"), Some(Ok(approved("away"))));
     }

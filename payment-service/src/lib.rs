@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod http;
 pub mod payment;
 pub mod payment_list;
+pub mod silence;
 
 use common::order::OrderCancelled;
 use common::payment::PaymentProcessed;
@@ -26,6 +27,6 @@ pub fn consumer(cashier: cashier::Cashier, adopter: adopter::PaymentAdopter) -> 
         .adopt::<PaymentProcessed>(adopter)
         // A warehouse's events are one entity's; what must wait for one another is one order's.
         .ordered_by(OrderingKey::Correlation)
-        // A gateway's outage should pass before a payment is given up.
+        // A card's bank should be back before a payment is given up. The gateway's own outage uses up no attempt.
         .max_attempts(10)
 }

@@ -11,8 +11,8 @@ use consumer_dlq::http::Api;
 use eventkit::http::HttpApi as _;
 use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
 use eventkit::{
-    Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult, ReadModel,
-    Recorded,
+    Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult,
+    OrUnavailable, ReadModel, Recorded,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -149,6 +149,34 @@ async fn a_dead_letter_is_listed_and_shown_whole() {
         let (status, _) = shop.ask(Method::GET, &format!("/dead-letters?{bad}"), None).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
     }
+}
+
+/// Finds the shelf full.
+struct Shelf;
+
+impl Handler<OrderConfirmed> for Shelf {
+    async fn handle(&self, _: Recorded<OrderConfirmed>) -> HandlerResult {
+        Err(anyhow::anyhow!("<b>full</b>")).or_unavailable("shelf")
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_waits_for_what_is_down_is_shown_and_makes_no_dead_letter() {
+    let mut shop = Shop::start([]).await;
+    let circuits = async || {
+        let (status, body) = shop.ask(Method::GET, "/circuits", None).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body["circuits"].as_array().unwrap().clone()
+    };
+    assert_eq!(circuits().await, [] as [Value; 0]);
+    let consumer = Consumer::new("shelves").max_attempts(1).on::<OrderConfirmed>(Shelf);
+    let shelves = tokio::spawn(consumer.run(shop.log.client().clone(), shop.stop.clone()));
+    shop.confirmed("o-1").await;
+    let open = eventually(SOON, async || circuits().await.pop()).await;
+    assert_eq!((&open["consumer"], &open["dependency"]), (&json!("shelves"), &json!("shelf")));
+    assert_eq!(open["reason"], "<b>full</b>");
+    assert_eq!(shop.list("").await, [] as [Value; 0]);
+    shop.tasks.push(AbortOnDropHandle::new(shelves));
 }
 
 #[tokio::test]

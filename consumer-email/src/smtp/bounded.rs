@@ -35,13 +35,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        match self.left.checked_sub(buffer.filled().len() - before) {
-            Some(left) => self.left = left,
-            None => {
-                let error = format!("the server sent more than {MAX_ANSWER_BYTES} bytes in one answer");
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-            }
-        }
+        let Some(left) = self.left.checked_sub(buffer.filled().len() - before) else {
+            let error = format!("the server sent more than {MAX_ANSWER_BYTES} bytes in one answer");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        };
+        self.left = left;
         Poll::Ready(Ok(()))
     }
 }

@@ -2,7 +2,7 @@
 
 use consumer_email::eml::EmlFiles;
 use consumer_email::letter::{Letter, News};
-use consumer_email::transport::MailTransport;
+use consumer_email::transport::{MailTransport, SendError};
 
 use crate::{id, order, sender};
 
@@ -29,7 +29,7 @@ async fn a_mail_is_one_whole_file_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_full_or_missing_disk_is_worth_a_retry() {
+async fn a_directory_that_takes_no_files_is_an_outage() {
     let directory = tempfile::tempdir().unwrap();
     let files = EmlFiles::new(directory.path().join("mails")).unwrap();
     std::fs::remove_dir(directory.path().join("mails")).unwrap();
@@ -43,5 +43,6 @@ async fn a_full_or_missing_disk_is_worth_a_retry() {
     )
     .unwrap();
     let failure = files.send(&letter).await.unwrap_err();
-    assert!(matches!(failure, consumer_email::transport::SendError::Unavailable(_)), "{failure:?}");
+    let is_outage = matches!(failure, SendError::Unavailable { dependency: "mail directory", .. });
+    assert!(is_outage, "{failure:?}");
 }

@@ -195,10 +195,10 @@ async fn a_server_that_says_later_or_is_away_is_tried_again() {
     let placed = happens::<AnyOrder, _>(&log, order("o-1")).await;
     smtp.answers(Answer::Later);
     let later = mailer(&log, smtp.transport()).handle(placed.clone()).await.unwrap_err();
-    assert!(matches!(later, HandlerError::Retry(_)), "{later:?}");
+    assert!(matches!(later, HandlerError::Postpone(_)), "{later:?}");
     let nobody = Smtp::new(&"smtp://127.0.0.1:1".parse().unwrap());
     let away = mailer(&log, nobody).handle(placed.clone()).await.unwrap_err();
-    assert!(matches!(away, HandlerError::Retry(_)), "{away:?}");
+    assert!(matches!(away, HandlerError::Unavailable { dependency: "smtp", .. }), "{away:?}");
     smtp.answers(Answer::Take);
     mailer(&log, smtp.transport()).handle(placed).await.unwrap();
     assert_eq!(smtp.received().len(), 1);

@@ -10,6 +10,7 @@ mod letter;
 mod mail;
 mod mailer;
 mod openapi;
+mod outage;
 mod smtp_server;
 
 use std::sync::Arc;

@@ -25,7 +25,7 @@ pub(super) struct Durable {
 /// A durable as the server has it.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Found {
-    config: Value,
+    pub(super) config: Value,
     /// How many messages of the stream it has still to deliver.
     pub(super) num_pending: u64,
     /// How many are delivered and not settled.
@@ -80,7 +80,7 @@ const OWNERS: Owners = owners! {
     priority_policy: Ours,
     priority_groups: Ours,
     priority_timeout: Ours,
-    // Paused by an operator: kept, and reported by `lag.rs`.
+    // Paused by an operator: kept, and reported by `lag.rs`. An open circuit writes it, and its reason into the metadata.
     pause_until: Operators,
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use async_nats::jetstream::Context;
 use metrics::{Gauge, gauge};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Consumer;
 use super::durable::{Durable, Found, Sequences};
+use super::pause::is_by_circuit;
 use crate::drift::Moment;
 use crate::health::{CheckHandle, Operation};
 
@@ -117,13 +118,14 @@ impl Lag {
         let Found { num_pending, num_ack_pending, .. } = found;
         if found.paused {
             self.still = None;
-            match PausedBy::of(found) {
-                PausedBy::SomebodyElse => bail!(
-                    "paused by somebody else for {:?} more, with {num_pending} to come; \
-                     `nats consumer resume {stream} {name}` ends it",
-                    Duration::from_nanos(found.pause_remaining)
-                ),
-            }
+            ensure!(
+                is_by_circuit(&found.config),
+                "paused by somebody else for {:?} more, with {num_pending} to come; \
+                 `nats consumer resume {stream} {name}` ends it",
+                Duration::from_nanos(found.pause_remaining)
+            );
+            // An open circuit has a line of its own in /health/ready.
+            return Ok(());
         }
         let at = (self.progress.count(), found.ack_floor);
         match self.still {
@@ -137,17 +139,6 @@ impl Lag {
             _ => self.still = Some((at, Instant::now())),
         }
         Ok(())
-    }
-}
-
-/// Who has paused a durable.
-enum PausedBy {
-    SomebodyElse,
-}
-
-impl PausedBy {
-    fn of(_found: &Found) -> Self {
-        Self::SomebodyElse
     }
 }
 

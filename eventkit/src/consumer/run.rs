@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
 use super::lag::Lag;
+use super::pause::Pauses;
 use super::pull::{Puller, pause_after};
 use super::runtime::Runtime;
 use super::settle::settle_all;
@@ -92,7 +93,10 @@ impl Consumer {
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let settling = Operation::new(self.health.beside("acknowledgements"), "sent");
         let settler = watched(&ended, settle_all(client.clone(), self.name.clone(), settling, to_settle));
-        let runtime = Runtime::new(self, inbox, client, room, settlements);
+        // Outlasts the time between two probes by far.
+        let pause = (self.limits.breaker.longest_delay + self.limits.handler_timeout) * 2;
+        let pauses = Pauses::new(&client, &self.durables(), pause);
+        let runtime = Runtime::new(self, inbox, client, room, settlements, pauses);
         runtime.run(arrived, stop, ended).await?;
         for task in pullers.into_iter().chain(asking) {
             task.await?;

@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
+use super::breaker::Switch;
+use super::pause::Pauses;
 use super::pull::{Arrival, Pulled};
 use super::settle::{Settlement, Verdict};
 use super::workers::{Job, Processed, Workers};
@@ -38,7 +40,7 @@ const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
 pub(super) type Id = (&'static str, u64);
 
 /// A message that was pulled and is not settled.
-struct Owned {
+pub(super) struct Owned {
     /// Where it is settled.
     reply: Subject,
     headers: HeaderMap,
@@ -50,10 +52,10 @@ struct Owned {
     extended_at: Instant,
     /// It takes up room in the window; not while it waits for a retry, and not after.
     holds_room: bool,
-    stage: Stage,
+    pub(super) stage: Stage,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// Waits for its turn or for its retry.
     Waiting(Delivery),
     /// With a worker or a task, which gives the delivery back, or handled and about to be marked.
@@ -75,23 +77,25 @@ enum Written {
 }
 
 pub(super) struct Runtime {
-    consumer: Arc<Consumer>,
+    pub(super) consumer: Arc<Consumer>,
     inbox: Arc<dyn Inbox>,
     limits: Limits,
     lanes_by: OrderingKey,
     client: Client,
     room: Arc<Semaphore>,
     settlements: mpsc::UnboundedSender<Settlement>,
-    owned: HashMap<Id, Owned, RandomState>,
+    pub(super) owned: HashMap<Id, Owned, RandomState>,
     /// Behind the message of each lane that runs or waits (for a slot, for its retry): the later ones, in order.
     lanes: HashMap<u64, VecDeque<Id>, RandomState>,
     /// What may run as soon as there is a slot.
-    ready: VecDeque<Id>,
+    pub(super) ready: VecDeque<Id>,
     workers: Workers,
     /// What comes together while one write of marks is under way is marked by the next.
     to_mark: Vec<Handled>,
     marking: bool,
-    retries: DelayQueue<Id>,
+    pub(super) retries: DelayQueue<Id>,
+    /// Opens when what handlers depend on is down.
+    pub(super) switch: Switch,
     /// What writes marks and dead letters.
     writing: JoinSet<Written>,
     stopping: CancellationToken,
@@ -109,6 +113,7 @@ impl Runtime {
         client: Client,
         room: Arc<Semaphore>,
         settlements: mpsc::UnboundedSender<Settlement>,
+        pauses: Pauses,
     ) -> Self {
         let consumer = Arc::new(consumer);
         let count = |verdict: &'static str| metrics::counter!("eventkit_events_total", "consumer" => consumer.name.clone(), "verdict" => verdict);
@@ -120,6 +125,7 @@ impl Runtime {
             duplicate: count("duplicate"),
             dead: count("dead_letter"),
             limits: consumer.limits.clone(),
+            switch: Switch::new(&consumer, pauses),
             lanes_by: consumer.lanes,
             workers: Workers::new(Arc::clone(&consumer), Arc::clone(&inbox)),
             consumer,
@@ -147,6 +153,7 @@ impl Runtime {
         let (mut arrivals, mut processed) = (Vec::new(), Vec::new());
         let mut extend = tokio::time::interval(self.limits.ack_wait / 6);
         while !stop.is_cancelled() {
+            let probe_at = self.switch.circuit.next();
             tokio::select! {
                 _ = arrived.recv_many(&mut arrivals, 256) => arrivals.drain(..).for_each(|pulled| self.hear(pulled)),
                 ended = self.workers.processed(&mut processed) => {
@@ -155,6 +162,10 @@ impl Runtime {
                 }
                 Some(written) = self.writing.join_next() => self.finish(written?),
                 Some(due) = self.retries.next() => self.ready.push_back(due.into_inner()),
+                Some(prober) = self.switch.answered.recv() => self.circuit_answered(prober),
+                () = tokio::time::sleep_until(probe_at.unwrap_or_else(Instant::now)), if probe_at.is_some() => {
+                    self.circuit_due();
+                }
                 _ = extend.tick() => self.extend().await,
                 () = stop.cancelled() => {}
                 () = ended.cancelled() => {
@@ -262,11 +273,12 @@ impl Runtime {
         hasher.hash_one(subject::entity_key(due.unwrap_or(&delivery.subject)))
     }
 
-    /// Starts what may run, as far as concurrency allows.
+    /// Starts what may run, as far as concurrency and the circuit allow.
     fn start_ready(&mut self) {
-        let mut jobs = Vec::with_capacity(self.workers.free().min(self.ready.len()));
+        let most = self.switch.circuit.may_start().unwrap_or(usize::MAX).min(self.workers.free());
+        let mut jobs = Vec::with_capacity(most.min(self.ready.len()));
         let now = Instant::now();
-        while jobs.len() < self.workers.free()
+        while jobs.len() < most
             && let Some(id) = self.ready.pop_front()
         {
             let Some(owned) = self.owned.get_mut(&id) else { continue };
@@ -275,8 +287,9 @@ impl Runtime {
             };
             if now.duration_since(owned.extended_at) + self.limits.handler_timeout > self.limits.ack_wait {
                 // The server may think that we are gone, and have given it to somebody else.
-                delivery.turn = Turn::Again;
+                delivery.turn = if delivery.turn == Turn::First { Turn::Late } else { delivery.turn };
             }
+            self.switch.circuit.started(id);
             jobs.push(Job { id, delivery });
         }
         self.workers.start(&mut jobs);
@@ -284,6 +297,7 @@ impl Runtime {
 
     /// Does what was decided about a message.
     fn follow_up(&mut self, Processed { id, delivery, disposition }: Processed) {
+        self.take_in(id, &disposition);
         match disposition {
             Disposition::Handled(marks) => self.to_mark.push(Handled { id, delivery, marks }),
             Disposition::Ack => {
@@ -292,6 +306,14 @@ impl Runtime {
             }
             Disposition::Retry { after, first_failed_at } => {
                 self.retry(id, Delivery { first_failed_at, ..delivery }, after);
+            }
+            Disposition::Postponed { after, first_failed_at } => {
+                self.switch.quiet_for(after);
+                self.retry(id, Delivery { first_failed_at: Some(first_failed_at), ..delivery }, after);
+            }
+            Disposition::Unavailable { outage, first_failed_at } => {
+                let first_failed_at = Some(first_failed_at);
+                self.hold(id, Delivery { first_failed_at, turn: Turn::Again, ..delivery }, outage);
             }
             Disposition::DeadLetter(given_up) => self.store(id, &delivery, given_up),
         }
@@ -419,6 +441,9 @@ impl Runtime {
 
     /// Tells the server that everything here is being worked on, where it was last told a third of `ack_wait` ago.
     async fn extend(&mut self) {
+        if self.switch.is_quiet() {
+            self.consumer.progress.moved();
+        }
         if self.client.connection_state() != connection::State::Connected {
             return;
         }
@@ -475,6 +500,7 @@ impl Runtime {
             // The settler ends after us.
             let _ = self.settlements.send(Settlement { reply: owned.reply.clone(), verdict });
         }
+        self.switch.stop().await;
         let name = &self.consumer.name;
         tracing::info!(
             consumer.name = name,

@@ -27,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Claim, Grant, Inbox, InboxError, Key, Turn};
+use super::{Claim, Ended, Grant, Inbox, InboxError, Key, Turn};
 use crate::follow::{Followed, FollowedMessage, Follower};
 use crate::log::{Outgoing, PublishFailure, publish_once};
 use crate::provision;
@@ -149,13 +149,8 @@ impl Inbox for JetStreamInbox {
         self.shared.mark(keys).boxed()
     }
 
-    fn release(
-        &self,
-        key: Key,
-        attempt: u32,
-        first_failed_at: DateTime<Utc>,
-    ) -> BoxFuture<'_, Result<(), InboxError>> {
-        self.shared.release(key, attempt, first_failed_at).boxed()
+    fn release(&self, key: Key, ended: Ended) -> BoxFuture<'_, Result<(), InboxError>> {
+        self.shared.release(key, ended).boxed()
     }
 
     fn is_suspect(&self, key: Key) -> bool {
@@ -207,11 +202,18 @@ pub(crate) fn stream_config(consumer: &str, settings: &InboxSettings) -> Config 
 struct Attempt {
     #[serde(rename = "attempt")]
     number: u32,
-    /// It came to an end: it failed.
+    /// It came to an end, and was not the last. The number is that of the attempts that count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     finished: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    postponed: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_failed_at: Option<DateTime<Utc>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Shared {
@@ -240,9 +242,9 @@ impl Shared {
             Look::Claim { after, attempt, earlier } => (after, attempt, earlier),
         };
         let first_failed_at = earlier.and_then(|claim| claim.first_failed_at);
-        let written = self
-            .write_attempt(key, &Attempt { number: attempt, finished: false, first_failed_at }, Some(after))
-            .await;
+        let postponed = earlier.map_or(0, |claim| claim.postponed);
+        let begun = Attempt { number: attempt, finished: false, postponed, first_failed_at };
+        let written = self.write_attempt(key, &begun, Some(after)).await;
         let sequence = match written {
             Ok(sequence) => sequence,
             // Another replica was first, or this one was and did not hear of it: either way, wait for it.
@@ -255,16 +257,13 @@ impl Shared {
             return Ok(Claim::Done);
         }
         let unfinished = earlier.is_some_and(|claim| !claim.finished);
-        Ok(Claim::Granted(Grant { attempt, unfinished, first_failed_at }))
+        Ok(Claim::Granted(Grant { attempt, unfinished, postponed, first_failed_at }))
     }
 
-    async fn release(
-        &self,
-        key: Key,
-        attempt: u32,
-        first_failed_at: DateTime<Utc>,
-    ) -> Result<(), InboxError> {
-        let attempt = Attempt { number: attempt, finished: true, first_failed_at: Some(first_failed_at) };
+    async fn release(&self, key: Key, ended: Ended) -> Result<(), InboxError> {
+        let Ended { attempts, postponed, first_failed_at } = ended;
+        let first_failed_at = Some(first_failed_at);
+        let attempt = Attempt { number: attempts, finished: true, postponed, first_failed_at };
         let sequence = self
             .write_attempt(key, &attempt, None)
             .await
@@ -407,6 +406,7 @@ struct SeenClaim {
     attempt: u32,
     finished: bool,
     until: Instant,
+    postponed: u32,
     first_failed_at: Option<DateTime<Utc>>,
 }
 
@@ -437,8 +437,7 @@ impl Set {
         if self.done.contains(&key) {
             return Some(Claim::Done);
         }
-        let grant = Grant { attempt: 1, unfinished: false, first_failed_at: None };
-        (self.claims.is_empty() || !self.claims.contains_key(&key)).then_some(Claim::Granted(grant))
+        (self.claims.is_empty() || !self.claims.contains_key(&key)).then_some(Claim::Granted(Grant::first()))
     }
 
     fn look(&self, key: Key, delivery: Turn) -> Look {
@@ -453,7 +452,7 @@ impl Set {
             }
             // Before a redelivery there was a first delivery, of which nothing was written down.
             None => {
-                Look::Claim { after: 0, attempt: if delivery == Turn::First { 1 } else { 2 }, earlier: None }
+                Look::Claim { after: 0, attempt: if delivery == Turn::Again { 2 } else { 1 }, earlier: None }
             }
         }
     }
@@ -467,6 +466,7 @@ impl Set {
             attempt: attempt.number,
             finished: attempt.finished,
             until: Instant::now() + self.lease.saturating_sub(message.age),
+            postponed: attempt.postponed,
             first_failed_at: attempt.first_failed_at,
         };
         self.claims.insert(key, seen);

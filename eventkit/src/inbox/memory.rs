@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use tokio::time::Instant;
 
-use super::{Claim, Grant, Inbox, InboxError, Key, Turn};
+use super::{Claim, Ended, Grant, Inbox, InboxError, Key, Turn};
 
 /// Forgets everything when the last clone is dropped. For tests, and for consumers whose effects are idempotent anyway.
 #[derive(Debug, Clone)]
@@ -21,8 +20,8 @@ pub struct MemoryInbox {
 #[derive(Debug, Clone, Copy)]
 enum Entry {
     Done,
-    Running { attempt: u32, until: Instant, first_failed_at: Option<DateTime<Utc>> },
-    Failed { attempt: u32, first_failed_at: DateTime<Utc> },
+    Running { grant: Grant, until: Instant },
+    Ended(Ended),
 }
 
 impl MemoryInbox {
@@ -37,19 +36,25 @@ impl MemoryInbox {
 
     fn claim_now(&self, key: Key, delivery: Turn) -> Claim {
         let mut entries = self.entries();
-        let (attempt, unfinished, first_failed_at) = match entries.get(&key) {
+        let grant = match entries.get(&key) {
             Some(Entry::Done) => return Claim::Done,
             Some(Entry::Running { until, .. }) if *until > Instant::now() => return Claim::Held,
-            Some(Entry::Running { attempt, first_failed_at, .. }) => (attempt + 1, true, *first_failed_at),
-            Some(Entry::Failed { attempt, first_failed_at }) => (attempt + 1, false, Some(*first_failed_at)),
+            Some(Entry::Running { grant, .. }) => {
+                Grant { attempt: grant.attempt + 1, unfinished: true, ..*grant }
+            }
+            Some(Entry::Ended(Ended { attempts, postponed, first_failed_at })) => Grant {
+                attempt: attempts + 1,
+                unfinished: false,
+                postponed: *postponed,
+                first_failed_at: Some(*first_failed_at),
+            },
             // Before a redelivery there was a first delivery, of which nothing was written down.
-            None => (if delivery == Turn::First { 1 } else { 2 }, false, None),
+            None => Grant { attempt: if delivery == Turn::Again { 2 } else { 1 }, ..Grant::first() },
         };
-        if delivery == Turn::Again {
-            entries
-                .insert(key, Entry::Running { attempt, until: Instant::now() + self.lease, first_failed_at });
+        if delivery != Turn::First {
+            entries.insert(key, Entry::Running { grant, until: Instant::now() + self.lease });
         }
-        Claim::Granted(Grant { attempt, unfinished, first_failed_at })
+        Claim::Granted(grant)
     }
 }
 
@@ -63,13 +68,8 @@ impl Inbox for MemoryInbox {
         ready(Ok(())).boxed()
     }
 
-    fn release(
-        &self,
-        key: Key,
-        attempt: u32,
-        first_failed_at: DateTime<Utc>,
-    ) -> BoxFuture<'_, Result<(), InboxError>> {
-        self.entries().insert(key, Entry::Failed { attempt, first_failed_at });
+    fn release(&self, key: Key, ended: Ended) -> BoxFuture<'_, Result<(), InboxError>> {
+        self.entries().insert(key, Entry::Ended(ended));
         ready(Ok(())).boxed()
     }
 

@@ -7,7 +7,7 @@ use chrono::{SubsecRound, Utc};
 use futures::future::{BoxFuture, join_all};
 
 use super::eventually;
-use crate::inbox::{Claim, Inbox, Key, Turn};
+use crate::inbox::{Claim, Ended, Inbox, Key, Turn};
 
 /// How long the set under test must let a claim live: long enough for a slow machine, short enough to wait for.
 pub const CONFORMANCE_LEASE: Duration = Duration::from_secs(2);
@@ -19,6 +19,7 @@ pub async fn inbox_conformance(replica: impl Fn() -> BoxFuture<'static, Arc<dyn 
     let (one, two) = (replica().await, replica().await);
     a_first_delivery_is_granted(&*one).await;
     what_is_done_is_done_everywhere_and_for_good(&*one, &*two, &replica).await;
+    what_waited_here_for_long_is_claimed_and_not_counted(&*one).await;
     of_many_claimants_one_is_granted(&one, &two).await;
     a_failed_attempt_is_counted_and_the_next_need_not_wait(&*one, &*two).await;
     an_attempt_that_never_ends_is_counted_and_suspect(&*one, &*two).await;
@@ -63,6 +64,11 @@ async fn what_is_done_is_done_everywhere_and_for_good(
     );
 }
 
+async fn what_waited_here_for_long_is_claimed_and_not_counted(one: &dyn Inbox) {
+    assert_eq!(granted(one, key("late"), Turn::Late).await.attempt, 1);
+    assert_eq!(one.claim(key("late"), Turn::Again).await.expect("the set answers"), Claim::Held);
+}
+
 async fn of_many_claimants_one_is_granted(one: &Arc<dyn Inbox>, two: &Arc<dyn Inbox>) {
     let claims = (0..10).flat_map(|_| [Arc::clone(one), Arc::clone(two)]);
     let claims = claims.map(|inbox| async move { inbox.claim(key("contended"), Turn::Again).await });
@@ -77,7 +83,8 @@ async fn a_failed_attempt_is_counted_and_the_next_need_not_wait(one: &dyn Inbox,
     let failed_at = Utc::now().trunc_subsecs(3);
     let second = granted(one, key("failing"), Turn::Again).await;
     assert_eq!(second.attempt, 2, "before a redelivery there was a first delivery");
-    one.release(key("failing"), second.attempt, failed_at).await.expect("the set takes a release");
+    let ended = Ended { attempts: second.attempt, postponed: 7, first_failed_at: failed_at };
+    one.release(key("failing"), ended).await.expect("the set takes a release");
     let third = eventually(SOON, || async {
         match two.claim(key("failing"), Turn::Again).await {
             Ok(Claim::Granted(grant)) => Some(grant),
@@ -86,6 +93,16 @@ async fn a_failed_attempt_is_counted_and_the_next_need_not_wait(one: &dyn Inbox,
     })
     .await;
     assert_eq!((third.attempt, third.unfinished, third.first_failed_at), (3, false, Some(failed_at)));
+    assert_eq!(third.postponed, 7);
+    let given_back = Ended { attempts: 0, ..ended };
+    one.release(key("failing"), given_back).await.expect("the set takes a release");
+    let first = eventually(SOON, || async {
+        match one.claim(key("failing"), Turn::Again).await {
+            Ok(Claim::Granted(grant)) => Some(grant.attempt),
+            _ => None,
+        }
+    });
+    assert_eq!(first.await, 1, "what was given back does not count");
 }
 
 async fn an_attempt_that_never_ends_is_counted_and_suspect(one: &dyn Inbox, two: &dyn Inbox) {

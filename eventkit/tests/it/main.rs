@@ -7,6 +7,7 @@
     reason = "in a test every surprise is a failure, also in the functions that tests share"
 )]
 
+mod circuit;
 mod cluster;
 mod consumer;
 mod follow;

@@ -1,10 +1,14 @@
 //! The cashier, step by step: what happens to the money, whatever comes first and wherever it is interrupted.
 
+use std::time::Duration;
+
 use common::order::PaymentMethod;
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
-use eventkit::{Handler, HandlerError};
+use eventkit::testing::eventually;
+use eventkit::{Breaker, Handler, HandlerError};
 use payment_service::account::AccountCommand;
 use payment_service::payment::{PaymentCommand, PaymentStatus};
+use tokio_util::sync::CancellationToken;
 
 use crate::till::{Till, account, card, fresh, id, usd};
 
@@ -78,6 +82,54 @@ async fn a_gateway_that_does_not_answer_is_asked_again() {
     till.cashier.handle(reserved).await.unwrap();
     assert_eq!(till.gateway.taken(), [("o-1".to_owned(), 3000)]);
     assert_eq!(till.status("o-1").await, Some(PaymentStatus::Success));
+}
+
+/// Runs the consumer while the gateway is away, and says what came of three orders.
+async fn outage(away: impl Fn(&Till, bool)) {
+    let till = Till::start().await;
+    away(&till, true);
+    let orders = ["o-1", "o-2", "o-3"];
+    for order in orders {
+        till.place(order, card("tok_success")).await;
+        till.reserve(order).await;
+    }
+    let breaker = Breaker {
+        first_delay: Duration::from_millis(10),
+        longest_delay: Duration::from_millis(50),
+        doubt_after: 1000,
+    };
+    let consumer = payment_service::consumer(till.cashier.clone(), till.adopter.clone()).breaker(breaker);
+    let (stop, soon) = (CancellationToken::new(), Duration::from_mins(1));
+    let running = tokio::spawn(consumer.run(till.client.clone(), stop.clone()));
+    let circuit =
+        eventually(soon, || async { eventkit::open_circuits(&till.client).await.unwrap().pop() }).await;
+    assert_eq!((circuit.consumer.as_str(), circuit.dependency.as_str()), ("payment-service", "card gateway"));
+    // More often than an event may be tried.
+    let enough = till.gateway.calls().len() + 15;
+    eventually(soon, || async { (till.gateway.calls().len() >= enough).then_some(()) }).await;
+    away(&till, false);
+    for order in orders {
+        eventually(soon, || async {
+            (till.status(order).await == Some(PaymentStatus::Success)).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(till.gateway.taken().len(), 3);
+    let js = async_nats::jetstream::new(till.client.clone());
+    let dead = js.get_stream("DLQ").await.unwrap().cached_info().state.messages;
+    assert_eq!(dead, 0, "dead letters");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_outage_of_the_gateway_uses_up_no_attempt() {
+    outage(|till, down| till.gateway.set_down(down)).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_answers_nobody_is_an_outage_too() {
+    outage(|till, silent| till.gateway.set_silent(silent)).await;
 }
 
 #[tokio::test]

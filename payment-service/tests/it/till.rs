@@ -1,6 +1,7 @@
 //! A payment service on a nats-server of its own, without sockets; and the shop around it, played by the test.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -150,6 +151,10 @@ pub(crate) struct Bank {
     taken: Mutex<BTreeMap<EntityId, Money>>,
     calls: Mutex<Vec<String>>,
     after_taking: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// It cannot be reached.
+    down: AtomicBool,
+    /// It takes calls and answers none.
+    silent: AtomicBool,
 }
 
 impl Bank {
@@ -161,6 +166,14 @@ impl Bank {
         self.calls.lock().unwrap().clone()
     }
 
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+    }
+
     pub(crate) fn after_taking(&self, this: impl Future<Output = ()> + Send + 'static) {
         *self.after_taking.lock().unwrap() = Some(Box::pin(this));
     }
@@ -170,6 +183,12 @@ impl PaymentGateway for Bank {
     fn charge<'a>(&'a self, charge: &'a Charge) -> BoxFuture<'a, Result<Charged, GatewayError>> {
         Box::pin(async move {
             self.calls.lock().unwrap().push(format!("charge {}", charge.payment_id));
+            if self.down.load(Ordering::SeqCst) {
+                return Err(GatewayError::Unavailable);
+            }
+            if self.silent.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             if charge.token.0 == "tok_declined" {
                 return Ok(Charged::Declined { code: "card_declined" });
             }
