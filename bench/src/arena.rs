@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use async_nats::jetstream::{self, Context};
-use eventkit::subject::EVENTS;
-use eventkit::testing::NatsServer;
 use futures::{StreamExt, TryStreamExt};
+use jetkit::subject::EVENTS;
+use jetkit::testing::NatsServer;
 
 use crate::measure::Sample;
 use crate::raw;
@@ -72,7 +72,7 @@ async fn fresh_streams(js: &Context) -> Result<()> {
     for name in names {
         js.delete_stream(name).await?;
     }
-    eventkit::provision::streams(&js.client(), &common::catalog(), 1).await?;
+    jetkit::provision::streams(&js.client(), &common::catalog(), 1).await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Consuming and acknowledging: [`eventkit::Consumer`] with a typed handler, and async-nats' pull consumer.
+//! Consuming and acknowledging: [`jetkit::Consumer`] with a typed handler, and async-nats' pull consumer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{self, Message, kv};
 use common::order::OrderPlaced;
-use eventkit::inbox::{Claim, Ended, Grant, Inbox, InboxError, Key, Turn};
-use eventkit::subject::{self, EVENTS};
-use eventkit::{Consumer, DLQ, Event, Handler, HandlerResult, Recorded};
 use futures::future::{BoxFuture, ready};
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use jetkit::inbox::{Claim, Ended, Grant, Inbox, InboxError, Key, Turn};
+use jetkit::subject::{self, EVENTS};
+use jetkit::{Consumer, DLQ, Event, Handler, HandlerResult, Recorded};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 

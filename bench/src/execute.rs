@@ -1,4 +1,4 @@
-//! Commands to aggregates: [`eventkit::EventStore::execute`], and reading and publishing by hand.
+//! Commands to aggregates: [`jetkit::EventStore::execute`], and reading and publishing by hand.
 
 use std::convert::Infallible;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use async_nats::Client;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use common::account::MoneyDeposited;
-use eventkit::subject::{self, EVENTS, EventSubject};
-use eventkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore};
 use futures::StreamExt;
 use futures::future::try_join_all;
+use jetkit::subject::{self, EVENTS, EventSubject};
+use jetkit::{Aggregate, Cause, EntityId, EventId, EventLog, EventStore};
 
 use crate::arena::ACCOUNTS;
 use crate::measure::{Sample, Stopwatch};
@@ -22,7 +22,7 @@ const LANES: usize = 64;
 /// How many accounts are used again and again where they are to be in memory.
 const WARM: usize = 256;
 
-eventkit::events! {
+jetkit::events! {
     /// What happens to an account here.
     pub(crate) enum Deposited { Deposited(MoneyDeposited) }
 }

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use async_nats::Client;
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
-use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Aggregate, EntityId, EventLog, provision};
+use jetkit::testing::{NatsServer, eventually};
+use jetkit::{Aggregate, EntityId, EventLog, provision};
 use serde_json::{Value, json};
 
 use crate::execute::Account;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::{self, Context};
-use eventkit::subject::EVENTS;
-use eventkit::testing::{NatsServer, eventually, spawn_tied, tied_command};
 use futures::{StreamExt, TryStreamExt};
+use jetkit::subject::EVENTS;
+use jetkit::testing::{NatsServer, eventually, spawn_tied, tied_command};
 use serde_json::{Value, json};
 
 use crate::measure::memory_of;

@@ -1,13 +1,13 @@
-//! Building a read model from the log: [`eventkit::ReadModel`], and async-nats' ordered consumer, which only reads.
+//! Building a read model from the log: [`jetkit::ReadModel`], and async-nats' ordered consumer, which only reads.
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use common::order::OrderPlaced;
-use eventkit::projection::{Tables, Word, params};
-use eventkit::subject::{self, EVENTS};
-use eventkit::{Event, EventLog, Projection, ReadModel, Recorded};
 use futures::StreamExt;
+use jetkit::projection::{Tables, Word, params};
+use jetkit::subject::{self, EVENTS};
+use jetkit::{Event, EventLog, Projection, ReadModel, Recorded};
 
 use crate::measure::{Sample, Stopwatch};
 use crate::scenario::Run;
@@ -15,7 +15,7 @@ use crate::scenario::Run;
 /// One row for each order, found by its id.
 struct Orders;
 
-eventkit::events! {
+jetkit::events! {
     enum Placed { Order(OrderPlaced) }
 }
 

@@ -1,12 +1,12 @@
-//! Publishing with acknowledgements: [`eventkit::Publisher`], and async-nats' `send_publish`.
+//! Publishing with acknowledgements: [`jetkit::Publisher`], and async-nats' `send_publish`.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use common::order::OrderPlaced;
-use eventkit::{Cause, EventId, EventLog};
 use futures::future::try_join_all;
+use jetkit::{Cause, EventId, EventLog};
 
 use crate::measure::{Sample, Stopwatch};
 use crate::raw;

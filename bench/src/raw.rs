@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use common::account::MoneyDeposited;
 use common::money::{Currency, Money};
 use common::order::{OrderItem, OrderPlaced, PaymentMethod};
-use eventkit::EntityId;
+use jetkit::EntityId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

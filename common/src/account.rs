@@ -1,6 +1,6 @@
 //! What happens to an account of the shop's ledger.
 
-use eventkit::{EntityId, Event};
+use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::money::Money;
@@ -64,7 +64,7 @@ impl Event for MoneyWithdrawn {
     }
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to an account.
     pub enum AccountEvent {
         Opened(AccountOpened),

@@ -1,6 +1,6 @@
 //! What happens to an order's bill: which payments other producers took for it, and until when they may.
 
-use eventkit::{EntityId, Event};
+use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
 
 /// Another producer took money for an order.
@@ -35,7 +35,7 @@ impl Event for BillClosed {
     }
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to an order's bill.
     pub enum BillEvent {
         PaidOutside(BillPaidOutside),

@@ -1,11 +1,11 @@
 //! The flat documents of the first generation, brought to version 2 of the same events.
 //!
 //! They had float amounts, no currency ([`Currency::DEFAULT`] is meant, unless the document has a `currency`), and
-//! ids of any shape. An id that is not an [`eventkit::EntityId`] is refused, not rewritten: a rewritten id would no
+//! ids of any shape. An id that is not an [`jetkit::EntityId`] is refused, not rewritten: a rewritten id would no
 //! longer be the one its producer asks about. The dead letter says which field it was, and can be sent again with
 //! its data corrected.
 
-use eventkit::{EntityId, UpcastError};
+use jetkit::{EntityId, UpcastError};
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 

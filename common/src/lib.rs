@@ -16,7 +16,7 @@ pub mod stock;
 pub mod text;
 pub mod user;
 
-use eventkit::{Catalog, EventSet as _, events};
+use jetkit::{Catalog, EventSet as _, events};
 
 use account::{AccountOpened, MoneyDeposited, MoneyWithdrawn};
 use bill::{BillClosed, BillPaidOutside};

@@ -1,6 +1,6 @@
 //! What happens to a mail. Its id is derived from the event that caused it, so an event leads to one mail.
 
-use eventkit::{EntityId, Event};
+use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -90,7 +90,7 @@ pub enum MailKind {
     PaymentFailed,
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to a mail.
     pub enum MailEvent {
         Attempted(MailAttempted),

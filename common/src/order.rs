@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use eventkit::{EntityId, Event, Upcaster};
+use jetkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -150,7 +150,7 @@ impl Event for OrderCancelled {
     }
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to an order.
     pub enum OrderEvent {
         Placed(OrderPlaced),

@@ -1,7 +1,7 @@
 //! What happens to a payment. The shop's own payments carry the id of their order, so an order has at most one;
 //! those of other producers keep theirs.
 
-use eventkit::{EntityId, Event, Upcaster};
+use jetkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -113,7 +113,7 @@ impl Event for PaymentVoided {
     }
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to a payment.
     pub enum PaymentEvent {
         Processed(PaymentProcessed),

@@ -1,7 +1,7 @@
 //! What happens to a warehouse's stock. A warehouse is one entity, so an order's lines are reserved together or
 //! not at all.
 
-use eventkit::{EntityId, Event};
+use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -120,7 +120,7 @@ impl Event for StockShipped {
     }
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to a warehouse's stock.
     pub enum StockEvent {
         Received(StockReceived),

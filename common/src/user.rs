@@ -1,6 +1,6 @@
 //! What happens to a user.
 
-use eventkit::{EntityId, Event};
+use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -73,7 +73,7 @@ impl Event for UserStatusChanged {
     }
 }
 
-eventkit::events! {
+jetkit::events! {
     /// What can happen to a user.
     pub enum UserEvent {
         Created(UserCreated),

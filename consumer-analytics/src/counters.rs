@@ -1,7 +1,7 @@
 //! Counters in rows: a table has a row for each key, made when something is first counted in it.
 
 use common::money::{Currency, Money};
-use eventkit::projection::{Tables, ToSql, Word, params, rusqlite};
+use jetkit::projection::{Tables, ToSql, Word, params, rusqlite};
 
 /// A table of counters.
 #[derive(Debug, Clone, Copy)]

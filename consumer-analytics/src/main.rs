@@ -2,12 +2,12 @@
 
 use consumer_analytics::http::Api;
 use consumer_analytics::shop_metrics::ShopMetrics;
-use eventkit::http::HttpApi as _;
-use eventkit::{NoSettings, Service};
+use jetkit::http::HttpApi as _;
+use jetkit::{NoSettings, Service};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let about = eventkit::about!(port = 8084);
+    let about = jetkit::about!(port = 8084);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let metrics = service.read_model::<ShopMetrics>()?;
     service.serve(Api { metrics }.routes());

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use common::money::Currency;
-use eventkit::EntityId;
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, List, Order, Tables, ToSql, Word, rusqlite};
+use jetkit::EntityId;
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{Conditions, List, Order, Tables, ToSql, Word, rusqlite};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

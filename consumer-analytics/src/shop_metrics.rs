@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use common::money::{Currency, Money};
 use common::order::{OrderCancelled, OrderConfirmed, OrderItem, OrderPlaced, OrderShipped};
 use common::payment::{PaymentOutcome, PaymentProcessed, PaymentRefunded, PaymentVoided};
-use eventkit::projection::{Json, OutOfTurn, Tables, Word, params, rusqlite};
-use eventkit::{EntityId, EventSet, Projection, Recorded};
+use jetkit::projection::{Json, OutOfTurn, Tables, Word, params, rusqlite};
+use jetkit::{EntityId, EventSet, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{Counters, Sums};
@@ -33,7 +33,7 @@ const METHODS: Counters = Counters { table: "methods", key: "method" };
 const METHOD_SUMS: Sums = Sums { table: "method_sums", key: "method" };
 const FAILURES: Counters = Counters { table: "failures", key: "reason" };
 
-eventkit::events! {
+jetkit::events! {
     /// What is measured. Stock, accounts, users and mails are not.
     pub enum SalesEvent {
         OrderPlaced(OrderPlaced),

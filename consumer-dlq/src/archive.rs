@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Context;
 use async_nats::Client;
 use bytes::Bytes;
-use eventkit::http::MinSequence;
-use eventkit::projection::{ReadError, Tables, rusqlite};
-use eventkit::{Behind, DeadLetter, OpenCircuit, ReadModel, RedriveError, Seen, open_circuits};
+use jetkit::http::MinSequence;
+use jetkit::projection::{ReadError, Tables, rusqlite};
+use jetkit::{Behind, DeadLetter, OpenCircuit, ReadModel, RedriveError, Seen, open_circuits};
 
 use crate::dead_letters::DeadLetters;
 

@@ -5,9 +5,9 @@
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, FromStream, List, Order, Row, Tables, Word, params, rusqlite};
-use eventkit::{DLQ, DeadLetter, FailureClass, FollowedMessage, Projection};
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{Conditions, FromStream, List, Order, Row, Tables, Word, params, rusqlite};
+use jetkit::{DLQ, DeadLetter, FailureClass, FollowedMessage, Projection};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

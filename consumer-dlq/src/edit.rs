@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use eventkit::{Catalog, DecodeError, Envelope};
+use jetkit::{Catalog, DecodeError, Envelope};
 use serde_json::value::RawValue;
 
 /// Why new data was not taken.

@@ -8,10 +8,10 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use eventkit::http::{
+use jetkit::http::{
     Body, HttpApi, MinSequence, Object, Page, PageQuery, Path, Problem, Query, Routes, html_page,
 };
-use eventkit::{Catalog, DeadLetter, OpenCircuit, RedriveError, Seen};
+use jetkit::{Catalog, DeadLetter, OpenCircuit, RedriveError, Seen};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -297,7 +297,7 @@ struct ListQuery {
     event_type: Option<String>,
     /// Only failures of this class
     #[param(inline)]
-    class: Option<eventkit::FailureClass>,
+    class: Option<jetkit::FailureClass>,
     /// Only what stands so
     #[param(inline)]
     status: Option<Status>,

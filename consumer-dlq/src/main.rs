@@ -5,12 +5,12 @@ use std::sync::Arc;
 use consumer_dlq::archive::Archive;
 use consumer_dlq::dead_letters::DeadLetters;
 use consumer_dlq::http::Api;
-use eventkit::http::HttpApi as _;
-use eventkit::{NoSettings, Service};
+use jetkit::http::HttpApi as _;
+use jetkit::{NoSettings, Service};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let about = eventkit::about!(port = 8086);
+    let about = jetkit::about!(port = 8086);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let letters = service.read_model::<DeadLetters>()?;
     let archive = Archive::new(service.client().clone(), letters);

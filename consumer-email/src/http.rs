@@ -1,8 +1,8 @@
 //! A look at the mails.
 
 use axum::extract::State;
-use eventkit::http::{HttpApi, MinSequence, Page, PageQuery, Problem, Query, Routes};
-use eventkit::{EntityId, ReadModel, Seen};
+use jetkit::http::{HttpApi, MinSequence, Page, PageQuery, Problem, Query, Routes};
+use jetkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::routes;

@@ -11,7 +11,7 @@ use common::money::Money;
 use common::order::{CancelReason, OrderCancelled, OrderItem, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use common::text::breaks_a_line;
-use eventkit::EntityId;
+use jetkit::EntityId;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, Message};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
-use eventkit::Consumer;
+use jetkit::Consumer;
 
 /// How often a mail is tried where it is not known whose fault a failure is: an order that is not on the log yet has three and a
 /// half minutes at least. A mail server that is away, or that wants a mail later, uses up no attempt.

@@ -2,7 +2,7 @@
 //! that has nowhere to go is skipped, for good.
 
 use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 
 /// One mail, known by an id that is derived from the event it tells about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

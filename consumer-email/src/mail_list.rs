@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use common::mail::{MailEvent, MailKind};
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
-use eventkit::{EntityId, Projection, Recorded};
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{Conditions, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
+use jetkit::{EntityId, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::{PaymentOutcome, PaymentProcessed};
-use eventkit::{
+use jetkit::{
     Cause, EntityId, EventLog, EventStore, Handler, HandlerError, HandlerResult, OrReject, Recorded,
     RejectRefusal,
 };

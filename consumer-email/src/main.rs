@@ -10,8 +10,8 @@ use consumer_email::mail_list::MailList;
 use consumer_email::mailer::Mailer;
 use consumer_email::smtp::{Smtp, SmtpUrl};
 use consumer_email::transport::MailTransport;
-use eventkit::Service;
-use eventkit::http::HttpApi as _;
+use jetkit::Service;
+use jetkit::http::HttpApi as _;
 
 /// Settings of consumer-email.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ struct Settings {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let about = eventkit::about!(port = 8085);
+    let about = jetkit::about!(port = 8085);
     let (mut service, settings) = Service::start::<Settings>(about, common::catalog()).await?;
     let mails = service.read_model::<MailList>()?;
     let transport: Arc<dyn MailTransport> = match &settings.smtp_url {

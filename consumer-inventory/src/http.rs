@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::routing::MethodRouter;
-use eventkit::http::{
+use jetkit::http::{
     Body, HttpApi, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path, Problem, RequestCause, Routes,
     Versioned,
 };
-use eventkit::{EntityId, ReadModel, Seen};
+use jetkit::{EntityId, ReadModel, Seen};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;

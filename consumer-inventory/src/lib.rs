@@ -7,7 +7,7 @@ pub mod stock_list;
 pub mod storekeeper;
 
 use common::order::{OrderCancelled, OrderPlaced, OrderShipped};
-use eventkit::Consumer;
+use jetkit::Consumer;
 
 /// The one consumer. Its name is the durable's: renaming it handles the whole log again.
 pub fn consumer(storekeeper: storekeeper::Storekeeper) -> Consumer {

@@ -4,12 +4,12 @@ use consumer_inventory::http::Api;
 use consumer_inventory::stock::Stock;
 use consumer_inventory::stock_list::StockList;
 use consumer_inventory::storekeeper::Storekeeper;
-use eventkit::http::HttpApi as _;
-use eventkit::{NoSettings, Service};
+use jetkit::http::HttpApi as _;
+use jetkit::{NoSettings, Service};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let about = eventkit::about!(port = 8083);
+    let about = jetkit::about!(port = 8083);
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     let stock = service.read_model::<StockList>()?;
     let warehouses = service.log().store::<Stock>();

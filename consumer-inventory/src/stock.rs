@@ -9,7 +9,7 @@ use common::stock::StockEvent;
 use common::stock::{
     StockLine, StockReceived, StockRejected, StockReleased, StockReserved, StockShipped, StockShortage,
 };
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 use serde::{Deserialize, Serialize};
 
 /// The most of one product that a warehouse takes in over its lifetime: far below what the counters can hold.

@@ -2,9 +2,9 @@
 
 use anyhow::ensure;
 use common::stock::{StockEvent, StockLine, StockShortage};
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, Json, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
-use eventkit::{EntityId, EventSet, Projection, Recorded};
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{Conditions, Json, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
+use jetkit::{EntityId, EventSet, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

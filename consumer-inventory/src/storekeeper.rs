@@ -2,7 +2,7 @@
 
 use common::order::{OrderCancelled, OrderEvent, OrderPlaced, OrderShipped};
 use common::stock::StockLine;
-use eventkit::{
+use jetkit::{
     Cause, EntityId, EventStore, ExecuteError, Executed, ExpectedVersion, Handler, HandlerResult, Recorded,
     RejectRefusal, StoreError,
 };

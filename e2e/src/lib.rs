@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use eventkit::testing::NatsCluster;
 use harness::demo::{Ledger, Position, Progress, Shop, Traffic, audit};
 use harness::{Options, PortLease, Ports, System, Workspace, pip};
+use jetkit::testing::NatsCluster;
 use tempfile::TempDir;
 
 /// What a killed process was busy with is delivered again after half a minute, and may be held up so more than once.

@@ -8,7 +8,7 @@
 /// stand still behind it.
 macro_rules! say {
     ($($text:tt)*) => {
-        eventkit::Console::stdout().write(format!("{}\n", format_args!($($text)*)).as_bytes())
+        jetkit::Console::stdout().write(format!("{}\n", format_args!($($text)*)).as_bytes())
     };
 }
 

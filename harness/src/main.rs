@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use eventkit::Console;
 use harness::demo::{self, Demo};
 use harness::new_consumer::{self, NewConsumer};
 use harness::up::{self, Up};
 use harness::{Workspace, nats_server};
+use jetkit::Console;
 
 /// Starts the shop, drives orders through it, writes new consumers
 #[derive(Debug, Parser)]

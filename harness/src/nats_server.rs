@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use eventkit::testing::{LocateError, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
+use jetkit::testing::{LocateError, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 
 use crate::{Workspace, pip};
 

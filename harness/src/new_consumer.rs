@@ -7,7 +7,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use eventkit::EventSpec;
+use jetkit::EventSpec;
 use xtask::{cargo, run};
 
 use crate::{Ports, Workspace};
@@ -102,7 +102,7 @@ impl Plan {
 /// Names of modules that would hide something: keywords of Rust, crates and types that the written files use.
 const RESERVED: [&str; 50] = [
     "abstract", "as", "async", "await", "become", "box", "break", "common", "const", "consumer", "continue",
-    "crate", "do", "dyn", "else", "enum", "event", "eventkit", "extern", "final", "fn", "for", "gen",
+    "crate", "do", "dyn", "else", "enum", "event", "jetkit", "extern", "final", "fn", "for", "gen",
     "handler", "if", "impl", "in", "let", "loop", "macro", "main", "match", "mod", "move", "mut", "override",
     "priv", "pub", "recorded", "ref", "return", "service", "static", "struct", "tokio", "tracing", "try",
     "type", "use", "where",

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use eventkit::testing::spawn_tied;
+use jetkit::testing::spawn_tied;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How many of its last lines are repeated when a process ends by itself.
@@ -38,7 +38,7 @@ pub struct Process {
 type LastWords = Arc<Mutex<VecDeque<String>>>;
 
 impl Process {
-    /// Starts `command`, which [`eventkit::testing::tied_command`] made.
+    /// Starts `command`, which [`jetkit::testing::tied_command`] made.
     pub fn spawn(name: &str, mut command: Command, output: &Output) -> Result<Self> {
         fs::create_dir_all(&output.dir).with_context(|| format!("creating {}", output.dir.display()))?;
         let log = output.dir.join(format!("{name}.log"));
@@ -164,7 +164,7 @@ fn label(name: &str) -> String {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
-    use eventkit::testing::{eventually, tied_command};
+    use jetkit::testing::{eventually, tied_command};
 
     use super::*;
 

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use eventkit::testing::tied_command;
+use jetkit::testing::tied_command;
 
 use crate::{Output, Ports, Process, ServiceSpec, Workspace, nats_server};
 

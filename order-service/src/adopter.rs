@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use common::order::{OrderPlaced, OrderShipped, PaymentMethod};
-use eventkit::{Cause, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal};
+use jetkit::{Cause, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal};
 
 use crate::order::{Order, OrderCommand, OrderRejection};
 

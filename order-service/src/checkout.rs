@@ -1,7 +1,7 @@
 //! Checkout: an order, placed by a customer who may order.
 
 use common::order::OrderPlaced;
-use eventkit::{Cause, EventStore, ExecuteError};
+use jetkit::{Cause, EventStore, ExecuteError};
 
 use crate::order::{Order, OrderCommand, OrderRejection};
 use crate::user::{CustomerRejection, User};

@@ -15,7 +15,7 @@ pub mod user_list;
 use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::PaymentProcessed;
 use common::stock::StockRejected;
-use eventkit::{Consumer, OrderingKey};
+use jetkit::{Consumer, OrderingKey};
 
 /// The name of the service's one durable, and of its timers. Renaming it handles the whole log again.
 pub const CONSUMER: &str = "order-service";

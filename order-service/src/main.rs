@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use eventkit::http::HttpApi as _;
-use eventkit::{Service, about};
+use jetkit::http::HttpApi as _;
+use jetkit::{Service, about};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::Order;

@@ -7,7 +7,7 @@ use common::order::{
     OrderShipped, PaymentMethod,
 };
 use common::text::is_line;
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 
 /// An order, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::order::{CancelReason, OrderCancelled, OrderConfirmed, OrderPlaced, PaymentMethod};
 use common::payment::{PaymentOutcome, PaymentProcessed};
 use common::stock::{StockRejected, StockShortage};
-use eventkit::{
+use jetkit::{
     Cause, EntityId, Event, EventStore, ExecuteError, Handler, HandlerResult, Recorded, RejectRefusal, Timers,
 };
 use serde::{Deserialize, Serialize};

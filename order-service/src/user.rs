@@ -3,7 +3,7 @@
 use common::email::{AddressFlaw, wire_form};
 use common::text::is_line;
 use common::user::{UserCreated, UserEvent, UserStatus, UserStatusChanged, UserUpdated};
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 
 /// A user, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -167,7 +167,7 @@ fn check_email(email: &str) -> Result<(), UserRejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use eventkit::testing::{aggregate_laws, given};
+    use jetkit::testing::{aggregate_laws, given};
     use proptest::prelude::*;
 
     fn id() -> EntityId {

@@ -1,9 +1,9 @@
 //! What readers see of users: one by its id, a list to filter and search.
 
 use common::user::{UserEvent, UserStatus};
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Conditions, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
-use eventkit::{EntityId, EventSet, Projection, Recorded};
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{Conditions, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite};
+use jetkit::{EntityId, EventSet, Projection, Recorded};
 
 use crate::user::Profile;
 

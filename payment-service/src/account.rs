@@ -6,7 +6,7 @@ use std::sync::Arc;
 use common::account::{AccountEvent, AccountOpened, MoneyDeposited, MoneyWithdrawn};
 use common::money::{Currency, Money};
 use common::text::is_line;
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 
 /// An account, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -231,7 +231,7 @@ impl Aggregate for Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use eventkit::testing::{aggregate_laws, given};
+    use jetkit::testing::{aggregate_laws, given};
     use proptest::prelude::*;
 
     fn id(text: &str) -> EntityId {

@@ -2,8 +2,8 @@
 
 use common::account::AccountEvent;
 use common::money::{Currency, Money};
-use eventkit::projection::{OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row};
-use eventkit::{EntityId, EventSet, Projection, Recorded};
+use jetkit::projection::{OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row};
+use jetkit::{EntityId, EventSet, Projection, Recorded};
 
 use crate::account::Ledger;
 

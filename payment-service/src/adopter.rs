@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use common::order::{OrderPlaced, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
-use eventkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded, RejectRefusal};
+use jetkit::{Cause, EventLog, EventStore, Handler, HandlerError, HandlerResult, Recorded, RejectRefusal};
 
 use crate::bill::{Bill, BillCommand};
 use crate::payment::{Payment, PaymentCommand};

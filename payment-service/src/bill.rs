@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use common::bill::{BillClosed, BillEvent, BillPaidOutside};
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 
 /// An order's bill, as the sum of its events.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -72,7 +72,7 @@ impl Aggregate for Bill {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use eventkit::testing::{aggregate_laws, given};
+    use jetkit::testing::{aggregate_laws, given};
     use proptest::prelude::*;
 
     fn id(text: &str) -> EntityId {

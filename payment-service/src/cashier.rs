@@ -14,11 +14,11 @@ use anyhow::anyhow;
 use common::order::{CardToken, OrderCancelled, OrderPlaced, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::StockReserved;
-use eventkit::{
+use futures::future::BoxFuture;
+use jetkit::{
     Cause, EntityId, EventLog, EventStore, ExecuteError, Handler, HandlerError, HandlerResult, Recorded,
     RejectRefusal,
 };
-use futures::future::BoxFuture;
 
 use crate::account::{Account, AccountCommand, AccountRejection};
 use crate::bill::{Bill, BillCommand};

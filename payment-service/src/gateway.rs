@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use common::money::Money;
 use common::order::CardToken;
-use eventkit::EntityId;
 use futures::future::BoxFuture;
+use jetkit::EntityId;
 use lru::LruCache;
 
 /// Somebody who takes money from cards. Both calls are idempotent by the payment's id: given again, they answer the

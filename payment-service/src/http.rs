@@ -3,8 +3,8 @@
 mod account;
 mod payment;
 
-use eventkit::http::{HttpApi, Routes};
-use eventkit::{EventStore, ReadModel};
+use jetkit::http::{HttpApi, Routes};
+use jetkit::{EventStore, ReadModel};
 use utoipa_axum::routes;
 
 use crate::account::Account;

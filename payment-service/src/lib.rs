@@ -17,7 +17,7 @@ pub mod silence;
 use common::order::OrderCancelled;
 use common::payment::PaymentProcessed;
 use common::stock::StockReserved;
-use eventkit::{Consumer, OrderingKey};
+use jetkit::{Consumer, OrderingKey};
 
 /// The service's one consumer. Its name is the durable's: renaming it handles the whole log again.
 pub fn consumer(cashier: cashier::Cashier, adopter: adopter::PaymentAdopter) -> Consumer {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use eventkit::http::HttpApi as _;
-use eventkit::{NoSettings, Service, about};
+use jetkit::http::HttpApi as _;
+use jetkit::{NoSettings, Service, about};
 use payment_service::account::Account;
 use payment_service::account_list::AccountList;
 use payment_service::adopter::PaymentAdopter;

@@ -4,7 +4,7 @@ use common::payment::{
     PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded, PaymentVoided,
 };
 use common::text::is_line;
-use eventkit::{Aggregate, EntityId};
+use jetkit::{Aggregate, EntityId};
 
 /// The longest word of another producer: its payment method, its reason for a failure, its reference.
 const MAX_WORD_CHARS: usize = 100;
@@ -139,7 +139,7 @@ fn has_short_words(payment: &PaymentProcessed) -> bool {
 mod tests {
     use super::*;
     use common::money::{Currency, Money};
-    use eventkit::testing::{aggregate_laws, given};
+    use jetkit::testing::{aggregate_laws, given};
     use proptest::prelude::*;
 
     fn id(text: &str) -> EntityId {

@@ -2,11 +2,11 @@
 
 use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome};
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{
     Conditions, Json, List, Order, OutOfTurn, Row, Tables, Word, params, rusqlite, unreadable_row,
 };
-use eventkit::{EntityId, EventSet, Projection, Recorded};
+use jetkit::{EntityId, EventSet, Projection, Recorded};
 
 use crate::payment::PaymentStatus;
 

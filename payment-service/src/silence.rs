@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use eventkit::EntityId;
+use jetkit::EntityId;
 
 /// So many payments in a row without an answer, and it is the gateway. Fewer may be their cards'.
 const PAYMENTS: usize = 3;

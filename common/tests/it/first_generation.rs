@@ -3,7 +3,7 @@
 use common::money::{Currency, Money};
 use common::order::{OrderItem, OrderPlaced, OrderShipped, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
-use eventkit::{EntityId, Envelope, Event};
+use jetkit::{EntityId, Envelope, Event};
 use serde_json::{Value, json};
 
 fn id(text: &str) -> EntityId {

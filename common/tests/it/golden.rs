@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::ShopEvent;
-use eventkit::{Envelope, EventSet};
+use jetkit::{Envelope, EventSet};
 use serde_json::Value;
 
 fn file(event_type: &str, version: u32) -> PathBuf {

@@ -5,9 +5,9 @@ use common::order::OrderEvent;
 use common::payment::{PaymentEvent, PaymentMethodKind};
 use consumer_analytics::http::Api;
 use consumer_analytics::shop_metrics::ShopMetrics;
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{NatsServer, Routes, records_anything};
-use eventkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{NatsServer, Routes, records_anything};
+use jetkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -38,7 +38,7 @@ async fn get(http: &Routes, path: &str) -> Value {
 async fn the_numbers_are_those_of_the_log() {
     let server = NatsServer::start().await;
     let client = server.client().await;
-    eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+    jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
     let log = EventLog::new(client, "/test");
     let dir = TempDir::new().unwrap();
     let metrics = ReadModel::<ShopMetrics>::follow(&log, dir.path());

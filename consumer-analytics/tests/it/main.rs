@@ -15,8 +15,8 @@ use common::order::{
 };
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded};
 use consumer_analytics::shop_metrics::{SalesEvent, ShopMetrics};
-use eventkit::testing::Folded;
-use eventkit::{EntityId, EventId, EventSet, Metadata, Recorded};
+use jetkit::testing::Folded;
+use jetkit::{EntityId, EventId, EventSet, Metadata, Recorded};
 
 fn id(text: &str) -> EntityId {
     EntityId::new(text).unwrap()

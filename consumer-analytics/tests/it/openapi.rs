@@ -1,10 +1,10 @@
 //! The OpenAPI document, as it is committed.
 
 use consumer_analytics::http::Api;
-use eventkit::http::HttpApi as _;
+use jetkit::http::HttpApi as _;
 
 #[test]
 fn the_document_is_the_committed_one() {
-    let document = eventkit::http::document(eventkit::about!(), &Api::openapi());
-    eventkit::testing::assert_committed(&document, concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"));
+    let document = jetkit::http::document(jetkit::about!(), &Api::openapi());
+    jetkit::testing::assert_committed(&document, concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json"));
 }

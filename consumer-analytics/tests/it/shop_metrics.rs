@@ -7,10 +7,10 @@ use consumer_analytics::report::{
     CustomerRanking, CustomerReport, DayReport, PaymentReport, ProductRanking, ProductReport, Summary, Totals,
 };
 use consumer_analytics::shop_metrics::{OTHER, SalesEvent, ShopMetrics};
-use eventkit::Recorded;
-use eventkit::http::{Page, PageQuery};
-use eventkit::projection::{Tables, rusqlite};
-use eventkit::testing::Folded;
+use jetkit::Recorded;
+use jetkit::http::{Page, PageQuery};
+use jetkit::projection::{Tables, rusqlite};
+use jetkit::testing::Folded;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -1,9 +1,9 @@
 //! The fold of the stream into entries.
 
 use consumer_dlq::dead_letters::{DeadLetters, Entry, Filed, Filter, News, Status};
-use eventkit::FailureClass;
-use eventkit::http::PageQuery;
-use eventkit::testing::Folded;
+use jetkit::FailureClass;
+use jetkit::http::PageQuery;
+use jetkit::testing::Folded;
 
 use crate::letter;
 

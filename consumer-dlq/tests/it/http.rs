@@ -8,9 +8,9 @@ use axum::http::{Method, StatusCode};
 use common::order::{OrderConfirmed, OrderEvent};
 use consumer_dlq::archive::Archive;
 use consumer_dlq::http::Api;
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
-use eventkit::{
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{NatsServer, Routes, eventually, records_anything};
+use jetkit::{
     Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult,
     OrUnavailable, ReadModel, Recorded,
 };
@@ -57,7 +57,7 @@ impl Shop {
     async fn start(refused: impl IntoIterator<Item = &'static str>) -> Self {
         let server = NatsServer::start().await;
         let client = server.client().await;
-        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let (picky, other) = (Arc::new(Picky::default()), Arc::new(Picky::default()));
         picky.refused.lock().unwrap().extend(refused);
         let log = EventLog::new(client.clone(), "/test");

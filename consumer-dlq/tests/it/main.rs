@@ -9,7 +9,7 @@ mod http;
 mod openapi;
 
 use chrono::{DateTime, Utc};
-use eventkit::{DeadLetter, FailureClass, Original};
+use jetkit::{DeadLetter, FailureClass, Original};
 
 /// What consumer-email gave up, redriven so often before.
 fn letter(sequence: u64, redrives: u32) -> DeadLetter {

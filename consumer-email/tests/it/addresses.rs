@@ -3,8 +3,8 @@
 
 use common::email::wire_form;
 use consumer_email::mail_list::{MailList, MailStatus};
-use eventkit::testing::NatsServer;
-use eventkit::{Handler, ReadModel};
+use jetkit::testing::NatsServer;
+use jetkit::{Handler, ReadModel};
 use tempfile::TempDir;
 
 use crate::mailer::listed;

@@ -1,9 +1,9 @@
 //! The routes of consumer-email.
 
 use consumer_email::http::Api;
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{NatsServer, Routes};
-use eventkit::{Handler, ReadModel};
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{NatsServer, Routes};
+use jetkit::{Handler, ReadModel};
 use tempfile::TempDir;
 
 use crate::smtp_server::SmtpServer;

@@ -2,7 +2,7 @@
 
 use common::mail::{MailAttempted, MailEvent, MailKind, MailSent, MailSkipped};
 use consumer_email::mail::{Mail, MailCommand, MailFacts, MailRejection};
-use eventkit::testing::{aggregate_laws, given};
+use jetkit::testing::{aggregate_laws, given};
 use proptest::prelude::*;
 
 use crate::id;

@@ -10,9 +10,9 @@ use consumer_email::mail::{Mail, MailCommand, MailFacts};
 use consumer_email::mail_list::{MailList, MailStatus, MailSummary};
 use consumer_email::smtp::Smtp;
 use consumer_email::transport::{MailTransport, Sending};
-use eventkit::http::{MinSequence, PageQuery};
-use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Cause, EntityId, EventId, Handler, HandlerError, ReadModel};
+use jetkit::http::{MinSequence, PageQuery};
+use jetkit::testing::{NatsServer, eventually};
+use jetkit::{Cause, EntityId, EventId, Handler, HandlerError, ReadModel};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 

@@ -24,8 +24,8 @@ use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentPr
 use consumer_email::letter::Sender;
 use consumer_email::mailer::Mailer;
 use consumer_email::transport::MailTransport;
-use eventkit::testing::{NatsServer, records_anything};
-use eventkit::{Aggregate, Cause, EntityId, Event, EventId, EventLog, EventSet, Recorded};
+use jetkit::testing::{NatsServer, records_anything};
+use jetkit::{Aggregate, Cause, EntityId, Event, EventId, EventLog, EventSet, Recorded};
 
 fn id(text: &str) -> EntityId {
     EntityId::new(text).unwrap()
@@ -84,7 +84,7 @@ fn payment(order_id: &str, status: PaymentOutcome) -> PaymentProcessed {
 /// A nats-server with the shop's streams.
 async fn log(server: &NatsServer) -> EventLog {
     let client = server.client().await;
-    eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+    jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
     EventLog::new(client, "/test")
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_nats::jetstream;
 use consumer_email::smtp::Smtp;
 use consumer_email::transport::MailTransport;
-use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Breaker, Consumer, EventLog, open_circuits};
+use jetkit::testing::{NatsServer, eventually};
+use jetkit::{Breaker, Consumer, EventLog, open_circuits};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -190,7 +190,7 @@ async fn connections_are_kept_for_the_next_mails() {
     let mailer = mailer(&log, smtp.transport());
     for n in 0..5 {
         let placed = happens::<AnyOrder, _>(&log, order(&format!("o-{n}"))).await;
-        eventkit::Handler::handle(&mailer, placed).await.unwrap();
+        jetkit::Handler::handle(&mailer, placed).await.unwrap();
     }
     assert_eq!((smtp.received().len(), smtp.conversations()), (5, 1));
 }

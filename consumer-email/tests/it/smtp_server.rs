@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use consumer_email::smtp::{Smtp, SmtpUrl};
-use eventkit::testing::eventually;
+use jetkit::testing::eventually;
 use mailin::{Action, Handler, Response, SessionBuilder, response};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};

@@ -3,9 +3,9 @@
 use axum::http::Method;
 use consumer_inventory::http::Api;
 use consumer_inventory::storekeeper::Storekeeper;
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{Answer, NatsServer, Routes};
-use eventkit::{EventLog, ReadModel};
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{Answer, NatsServer, Routes};
+use jetkit::{EventLog, ReadModel};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ impl Shop {
     async fn start() -> Self {
         let server = NatsServer::start().await;
         let client = server.client().await;
-        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let log = EventLog::new(client, "/consumer-inventory");
         let dir = TempDir::new().unwrap();
         let stock = ReadModel::follow(&log, dir.path());

@@ -10,8 +10,8 @@ mod storekeeper;
 
 use common::money::{Currency, Money};
 use common::order::{OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
-use eventkit::testing::records_anything;
-use eventkit::{Cause, EntityId, EventId, EventLog, EventSet};
+use jetkit::testing::records_anything;
+use jetkit::{Cause, EntityId, EventId, EventLog, EventSet};
 
 fn id(text: &str) -> EntityId {
     EntityId::new(text).unwrap()

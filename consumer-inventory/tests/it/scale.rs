@@ -9,8 +9,8 @@ use async_nats::{Client, HeaderMap};
 use common::stock::{StockEvent, StockLine};
 use consumer_inventory::stock::{Reservation, Stock, StockCommand};
 use consumer_inventory::storekeeper::Storekeeper;
-use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Aggregate, EventId, EventLog, EventSet, Handler, Metadata};
+use jetkit::testing::{NatsServer, eventually};
+use jetkit::{Aggregate, EventId, EventLog, EventSet, Handler, Metadata};
 use serde_json::Value;
 
 use crate::storekeeper::{log, recorded};
@@ -83,7 +83,7 @@ impl Bulk {
     }
 }
 
-fn order_id(number: u32) -> eventkit::EntityId {
+fn order_id(number: u32) -> jetkit::EntityId {
     id(&format!("order-{number:012}"))
 }
 

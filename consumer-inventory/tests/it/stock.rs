@@ -7,8 +7,8 @@ use common::stock::{
 use consumer_inventory::stock::{
     Level, MAX_RECEIVED, Reservation, SETTLED_REMEMBERED, Stock, StockCommand, StockRejection,
 };
-use eventkit::Aggregate;
-use eventkit::testing::{aggregate_laws, given};
+use jetkit::Aggregate;
+use jetkit::testing::{aggregate_laws, given};
 use proptest::prelude::*;
 
 use crate::id;

@@ -6,8 +6,8 @@ use common::order::{CancelReason, OrderCancelled, OrderEvent, OrderPlaced, Order
 use common::stock::{StockEvent, StockReceived};
 use consumer_inventory::stock::{Reservation, SETTLED_REMEMBERED, Stock};
 use consumer_inventory::storekeeper::Storekeeper;
-use eventkit::testing::{NatsServer, eventually};
-use eventkit::{Cause, Event, EventId, EventLog, ExpectedVersion, Handler, HandlerError, Metadata, Recorded};
+use jetkit::testing::{NatsServer, eventually};
+use jetkit::{Cause, Event, EventId, EventLog, ExpectedVersion, Handler, HandlerError, Metadata, Recorded};
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use crate::{AnyOrder, happens, id, order};
 
 pub(crate) async fn log(server: &NatsServer) -> EventLog {
     let client = server.client().await;
-    eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+    jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
     EventLog::new(client, "/consumer-inventory")
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use e2e::RunningShop;
-use eventkit::subject::EVENTS;
-use eventkit::testing::NatsCluster;
 use harness::demo::{Progress, Traffic};
+use jetkit::subject::EVENTS;
+use jetkit::testing::NatsCluster;
 
 const ORDERS: usize = 120;
 const AT_ONCE: usize = 12;

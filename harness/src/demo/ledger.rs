@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::ShopEvent;
 use common::mail::MailKind;
 use common::money::Money;
-use eventkit::{DeadLetter, EntityId, FailureClass, Recorded};
+use jetkit::{DeadLetter, EntityId, FailureClass, Recorded};
 use serde::Deserialize;
 
 use super::{Analytics, Ending, Traffic};

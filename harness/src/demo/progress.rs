@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use eventkit::Console;
+use jetkit::Console;
 
 /// Counts what is done, and says so where somebody watches.
 #[derive(Debug, Default)]

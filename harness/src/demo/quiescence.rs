@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream;
-use eventkit::DLQ;
-use eventkit::subject::EVENTS;
 use futures::TryStreamExt;
+use jetkit::DLQ;
+use jetkit::subject::EVENTS;
 
 use super::{Position, Shop};
 

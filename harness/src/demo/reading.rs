@@ -7,10 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use common::ShopEvent;
 use common::money::{Amount, Currency};
-use eventkit::subject::{EVENTS, EventSubject};
-use eventkit::{
-    DLQ, DeadLetter, EntityId, Envelope, EventSet, Followed, FollowedMessage, Follower, Recorded,
-};
+use jetkit::subject::{EVENTS, EventSubject};
+use jetkit::{DLQ, DeadLetter, EntityId, Envelope, EventSet, Followed, FollowedMessage, Follower, Recorded};
 use serde::Deserialize;
 
 use super::{

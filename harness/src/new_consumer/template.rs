@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use eventkit::EventSpec;
+use jetkit::EventSpec;
 
 use super::{Plan, type_of};
 
@@ -23,12 +23,12 @@ workspace = true
 [dependencies]
 anyhow.workspace = true
 common.workspace = true
-eventkit.workspace = true
+jetkit.workspace = true
 tokio.workspace = true
 tracing.workspace = true
 
 [dev-dependencies]
-eventkit = {{ workspace = true, features = ["testing"] }}
+jetkit = {{ workspace = true, features = ["testing"] }}
 "#,
         plan.package,
         listed(&plan.events)
@@ -44,13 +44,13 @@ pub(super) fn main(plan: &Plan) -> String {
 
 mod {module};
 
-{imports}use eventkit::{{Consumer, NoSettings, Service}};
+{imports}use jetkit::{{Consumer, NoSettings, Service}};
 
 use crate::{module}::{handler};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {{
-    let about = eventkit::about!(port = {port});
+    let about = jetkit::about!(port = {port});
     let (mut service, _) = Service::start::<NoSettings>(about, common::catalog()).await?;
     service.consume(Consumer::new("{package}"){on});
     service.run().await
@@ -66,7 +66,7 @@ pub(super) fn handler(plan: &Plan) -> String {
     let mut file = format!(
         r"//! What happens with {listed}.
 
-{imports}use eventkit::{{Event, Handler, HandlerResult, Recorded}};
+{imports}use jetkit::{{Event, Handler, HandlerResult, Recorded}};
 use tracing::info;
 
 /// Handles the events. What it works with (a client, a store) goes into its fields.
@@ -103,7 +103,7 @@ impl Handler<{rust_type}> for {handler} {{
 
 fn tests(handler: &str, events: &[EventSpec]) -> String {
     let mut tests = String::from(
-        "\n#[cfg(test)]\nmod tests {\n    use eventkit::testing::recorded;\n\n    use super::*;\n",
+        "\n#[cfg(test)]\nmod tests {\n    use jetkit::testing::recorded;\n\n    use super::*;\n",
     );
     for event in events {
         let (event_type, rust_type) = (event.event_type, type_of(event));

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use eventkit::testing::eventually;
 use harness::{Options, PortLease, Ports, System, Workspace};
+use jetkit::testing::eventually;
 
 /// Nobody's name: the test passes also where consumers have been added.
 const NAME: &str = "consumer-trial-run";

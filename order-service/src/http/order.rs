@@ -5,11 +5,11 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use common::money::{Amount, Currency};
 use common::order::{CancelReason, CardToken, OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
-use eventkit::http::{
+use jetkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, Object, OrProblem, Page, PageQuery,
     Path, Problem, Query, RequestCause, Versioned,
 };
-use eventkit::{Aggregate as _, Cause, EntityId, ExpectedVersion, Seen};
+use jetkit::{Aggregate as _, Cause, EntityId, ExpectedVersion, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

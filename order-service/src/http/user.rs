@@ -4,11 +4,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use common::user::{UserEvent, UserStatus};
-use eventkit::http::{
+use jetkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Page, PageQuery, Path,
     Problem, Query, RequestCause, Versioned,
 };
-use eventkit::{Cause, EntityId, ExpectedVersion, Seen};
+use jetkit::{Cause, EntityId, ExpectedVersion, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

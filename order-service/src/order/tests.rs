@@ -3,7 +3,7 @@
 use super::*;
 use common::email::AddressFlaw;
 use common::money::Currency;
-use eventkit::testing::{aggregate_laws, given};
+use jetkit::testing::{aggregate_laws, given};
 use proptest::prelude::*;
 
 fn id(text: &str) -> EntityId {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::payment::PaymentOutcome;
-use eventkit::testing::eventually;
+use jetkit::testing::eventually;
 use order_service::order::OrderStatus;
 use serde_json::{Value, json};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::{StockEvent, StockRejected, StockShortage};
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{NatsServer, Routes, eventually, records_anything};
-use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{NatsServer, Routes, eventually, records_anything};
+use jetkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
@@ -55,7 +55,7 @@ impl Desk {
     pub(crate) async fn with_patience(patience: Patience) -> Self {
         let server = NatsServer::start().await;
         let client = server.client().await;
-        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let log = EventLog::new(client.clone(), "/order-service");
         let orders = log.store::<Order>();
         let dir = TempDir::new().unwrap();

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use eventkit::testing::{NatsServer, WrongClock, eventually, spawn_tied, tied_command};
+use jetkit::testing::{NatsServer, WrongClock, eventually, spawn_tied, tied_command};
 use serde_json::Value;
 use tempfile::TempDir;
 

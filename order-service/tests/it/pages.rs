@@ -1,8 +1,8 @@
 //! Lists read from end to end by their cursors, over HTTP, while the shop goes on.
 
-use eventkit::ReadModel;
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{Answer, Routes};
+use jetkit::ReadModel;
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{Answer, Routes};
 use order_service::http::Api;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use eventkit::projection::rusqlite::Connection;
-use eventkit::testing::{NatsServer, eventually, spawn_tied, tied_command};
+use jetkit::projection::rusqlite::Connection;
+use jetkit::testing::{NatsServer, eventually, spawn_tied, tied_command};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -226,18 +226,18 @@ async fn a_read_model_that_is_behind_says_so_in_the_metrics_and_refuses_no_reade
     let (nats, data) = (NatsServer::start().await, TempDir::new().unwrap());
     let service = Service::start(&nats, &data).await;
     let sequence = service.fill().await;
-    service.tells(&format!("eventkit_projection_watermark{{projection=\"orders\"}} {sequence}")).await;
+    service.tells(&format!("jetkit_projection_watermark{{projection=\"orders\"}} {sequence}")).await;
 
     // Nobody else writes while this is open.
     let file = Connection::open(file_of(&data, "orders")).unwrap();
     file.execute_batch("BEGIN IMMEDIATE").unwrap();
     let sequence = service.place("cart-4").await;
-    service.tells("eventkit_projection_lag{projection=\"orders\"} 1").await;
+    service.tells("jetkit_projection_lag{projection=\"orders\"} 1").await;
     assert_eq!(service.see("/orders").await["total"], 3);
 
     file.execute_batch("ROLLBACK").unwrap();
-    service.tells("eventkit_projection_lag{projection=\"orders\"} 0").await;
-    service.tells(&format!("eventkit_projection_watermark{{projection=\"orders\"}} {sequence}")).await;
+    service.tells("jetkit_projection_lag{projection=\"orders\"} 0").await;
+    service.tells(&format!("jetkit_projection_watermark{{projection=\"orders\"}} {sequence}")).await;
     assert_eq!(service.see("/orders").await["total"], 4);
 }
 

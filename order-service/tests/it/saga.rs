@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use common::payment::PaymentOutcome;
-use eventkit::testing::eventually;
 use futures::TryStreamExt;
+use jetkit::testing::eventually;
 use order_service::order::OrderStatus;
 use order_service::saga::Patience;
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! The routes of users.
 
 use axum::http::{Method, StatusCode};
-use eventkit::testing::Answer;
+use jetkit::testing::Answer;
 use serde_json::json;
 
 use crate::desk::Desk;

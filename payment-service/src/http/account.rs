@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use common::account::AccountEvent;
 use common::money::{Amount, Currency, Money, MoneyError};
-use eventkit::http::{
+use jetkit::http::{
     Body, History, HistoryEntry, HistoryRequest, IfMatch, MinSequence, OrProblem, Path, Problem,
     RequestCause, Versioned,
 };
-use eventkit::{EntityId, Seen};
+use jetkit::{EntityId, Seen};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;

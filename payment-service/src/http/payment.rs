@@ -3,8 +3,8 @@
 use axum::extract::State;
 use common::money::{Amount, Currency};
 use common::payment::PaymentMethodKind;
-use eventkit::http::{MinSequence, Page, PageQuery, Path, Problem, Query, Versioned};
-use eventkit::{EntityId, Seen};
+use jetkit::http::{MinSequence, Page, PageQuery, Path, Problem, Query, Versioned};
+use jetkit::{EntityId, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

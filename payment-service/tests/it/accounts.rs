@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use eventkit::Handler;
+use jetkit::Handler;
 use serde_json::{Value, json};
 
 use crate::till::{Till, account};

@@ -3,8 +3,8 @@
 use chrono::Utc;
 use common::order::{OrderEvent, OrderShipped, PaymentMethod};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
-use eventkit::testing::records_anything;
-use eventkit::{Cause, Event, EventId, Handler, HandlerError, Metadata, Recorded};
+use jetkit::testing::records_anything;
+use jetkit::{Cause, Event, EventId, Handler, HandlerError, Metadata, Recorded};
 use payment_service::payment::PaymentStatus;
 
 use crate::till::{Till, account, id, usd};

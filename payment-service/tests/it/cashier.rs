@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use common::order::PaymentMethod;
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
-use eventkit::testing::eventually;
-use eventkit::{Breaker, Handler, HandlerError};
+use jetkit::testing::eventually;
+use jetkit::{Breaker, Handler, HandlerError};
 use payment_service::account::AccountCommand;
 use payment_service::payment::{PaymentCommand, PaymentStatus};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +102,7 @@ async fn outage(away: impl Fn(&Till, bool)) {
     let (stop, soon) = (CancellationToken::new(), Duration::from_mins(1));
     let running = tokio::spawn(consumer.run(till.client.clone(), stop.clone()));
     let circuit =
-        eventually(soon, || async { eventkit::open_circuits(&till.client).await.unwrap().pop() }).await;
+        eventually(soon, || async { jetkit::open_circuits(&till.client).await.unwrap().pop() }).await;
     assert_eq!((circuit.consumer.as_str(), circuit.dependency.as_str()), ("payment-service", "card gateway"));
     // More often than an event may be tried.
     let enough = till.gateway.calls().len() + 15;

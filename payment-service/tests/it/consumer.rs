@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::order::PaymentMethod;
-use eventkit::testing::eventually;
+use jetkit::testing::eventually;
 use payment_service::payment::PaymentStatus;
 use tokio_util::sync::CancellationToken;
 

@@ -10,10 +10,10 @@ use common::order::{
     CancelReason, CardToken, OrderCancelled, OrderEvent, OrderItem, OrderPlaced, PaymentMethod,
 };
 use common::stock::{StockEvent, StockReserved};
-use eventkit::http::HttpApi as _;
-use eventkit::testing::{NatsServer, Routes, records_anything};
-use eventkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
 use futures::future::BoxFuture;
+use jetkit::http::HttpApi as _;
+use jetkit::testing::{NatsServer, Routes, records_anything};
+use jetkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
 use payment_service::account::{Account, AccountCommand};
 use payment_service::adopter::PaymentAdopter;
 use payment_service::cashier::Cashier;
@@ -72,7 +72,7 @@ impl Till {
 
     async fn on(server: NatsServer) -> Self {
         let client = server.client().await;
-        eventkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
         let log = EventLog::new(client.clone(), "/payment-service");
         let (accounts, payments) = (log.store::<Account>(), log.store::<Payment>());
         let dir = TempDir::new().unwrap();

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use common::account::AccountEvent;
-use eventkit::testing::{NatsCluster, NatsServer, spawn_tied, tied_command};
-use eventkit::{Cause, EventId, EventLog, EventStore, ExecuteError, StoreError, provision};
+use jetkit::testing::{NatsCluster, NatsServer, spawn_tied, tied_command};
+use jetkit::{Cause, EventId, EventLog, EventStore, ExecuteError, StoreError, provision};
 use payment_service::account::{Account, AccountCommand, AccountRejection};
 use tokio::sync::mpsc;
 

@@ -10,7 +10,7 @@ use common::ShopEvent;
 use common::money::{Amount, Currency, Money};
 use common::order::{OrderItem, OrderPlaced};
 use common::payment::{PaymentOutcome, PaymentProcessed};
-use eventkit::{EntityId, Recorded};
+use jetkit::{EntityId, Recorded};
 use serde::Deserialize;
 
 use super::{Check, Ledger, orders};

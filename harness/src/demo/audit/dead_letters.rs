@@ -1,6 +1,6 @@
 //! Dead letters: the poison, and nothing else.
 
-use eventkit::FailureClass;
+use jetkit::FailureClass;
 
 use super::{Check, Ledger};
 use crate::demo::{ListedLetter, StoredLetter};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use common::ShopEvent;
-use eventkit::subject::EventSubject;
-use eventkit::{EventSet, Recorded};
+use jetkit::subject::EventSubject;
+use jetkit::{EventSet, Recorded};
 
 use super::{Check, Ledger};
 use crate::demo::Content;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use common::ShopEvent;
 use common::mail::{MailKind, MailSent};
 use common::payment::PaymentOutcome;
-use eventkit::{EntityId, EventId};
+use jetkit::{EntityId, EventId};
 
 use super::{Check, Ledger};
 use crate::demo::DeliveredMail;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use common::ShopEvent;
 use common::money::{Currency, Money};
 use common::payment::{PaymentMethodKind, PaymentOutcome};
-use eventkit::EntityId;
+use jetkit::EntityId;
 
 use super::{Check, Ledger, orders};
 use crate::demo::Ending;

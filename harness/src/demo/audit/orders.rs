@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::ShopEvent;
 use common::order::OrderPlaced;
-use eventkit::{EntityId, Recorded};
+use jetkit::{EntityId, Recorded};
 
 use super::{Check, Ledger};
 use crate::demo::Ending;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::ShopEvent;
-use eventkit::EntityId;
+use jetkit::EntityId;
 
 use super::{Check, Ledger, orders};
 use crate::demo::{Ending, Stock};

@@ -9,7 +9,7 @@ use common::order::{OrderCancelled, OrderConfirmed, OrderPlaced, OrderShipped};
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded};
 use common::stock::{StockReceived, StockReserved};
 use common::{ShopEvent, user::UserCreated};
-use eventkit::{EntityId, EventId, EventSet, FailureClass, Metadata, Recorded};
+use jetkit::{EntityId, EventId, EventSet, FailureClass, Metadata, Recorded};
 use serde_json::json;
 
 use super::*;

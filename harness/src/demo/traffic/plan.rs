@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::money::{Currency, Money};
 use common::order::CancelReason;
-use eventkit::EntityId;
+use jetkit::EntityId;
 use serde_json::{Value, json};
 
 use super::Ending;
