@@ -16,7 +16,12 @@ fn every_test_named_in_the_failure_modes_exists() {
     let rows: Vec<_> = document.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert!(rows.len() > 40, "{} rows: the table was not found", rows.len());
     let mut missing = Vec::new();
+    let mut last = 0;
     for row in rows {
+        let number: u32 =
+            row.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number in each row");
+        assert!(number > last, "row {number} comes after row {last}: each failure once, in order");
+        last = number;
         let tests = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
         let names = in_backticks(tests);
         assert!(
