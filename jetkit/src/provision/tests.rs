@@ -48,7 +48,7 @@ fn another(field: &str, stream: &str) -> Option<Value> {
         "max_age" => json!(300_000_000_000_u64),
         "max_msg_size" => json!(10_000),
         "storage" => json!("memory"),
-        "duplicate_window" => json!(1_000_000_000),
+        "duplicate_window" => json!(2_000_000_000),
         "description" => json!("a note"),
         "deny_delete" | "deny_purge" | "allow_direct" => json!(false),
         "republish" => json!({"src": ">", "dest": "copy.>"}),

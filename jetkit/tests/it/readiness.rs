@@ -46,7 +46,8 @@ async fn a_deleted_idempotency_set_is_made_again_and_the_consumer_goes_on() {
     let failing = Arc::new(Semaphore::new(2));
     let noted = notes.clone();
     let handler = On(move |event: Recorded<LampLit>| {
-        let failed = event.by == "5" && failing.try_acquire().map(|permit| permit.forget()).is_ok();
+        let failed =
+            event.by == "5" && failing.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_ok();
         if !failed {
             noted.add(&*event.by);
         }
@@ -124,7 +125,7 @@ async fn the_lag_of_a_paused_durable_is_asked_from_the_server_and_reported() {
     let running = run(reporting(&health, quick("c").on::<LampLit>(note(&notes))), &client);
     ready(&health).await;
     let stream = jetstream::new(client.clone()).get_stream("EVENTS").await.unwrap();
-    stream.pause_consumer("c", (chrono::Utc::now() + chrono::TimeDelta::hours(1)).into()).await.unwrap();
+    stream.pause_consumer("c", chrono::Utc::now() + chrono::TimeDelta::hours(1)).await.unwrap();
     publish(&log, 0..30).await;
     let gauge = |name: &str, value: u32| {
         metrics.render().contains(&format!("{name}{{consumer=\"c\",stream=\"EVENTS\"}} {value}\n"))
