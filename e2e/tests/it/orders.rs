@@ -44,6 +44,10 @@ async fn everything_that_an_order_leads_to_is_part_of_its_trace() {
     ]);
     while !missing.is_empty() {
         let message = tokio::time::timeout(shop.patience(), stored.next()).await.unwrap().unwrap();
+        // The server tells of each question about a stream on four tokens too.
+        if message.subject.starts_with('$') {
+            continue;
+        }
         let headers = message.headers.unwrap_or_default();
         let header = |name| headers.get(name).map(ToString::to_string).unwrap_or_default();
         let trace = (header("traceparent"), header("tracestate"));
