@@ -8,6 +8,19 @@ use std::process::Command;
 /// What a reader of the front page has patience for.
 const README_WORDS: usize = 1_000;
 
+/// Words that a reader who learnt English at school stumbles over, and what says the same.
+const HARD_WORDS: [(&str, &str); 9] = [
+    ("anew", "again"),
+    ("whoever", "everyone who"),
+    ("nobody's", "of no one"),
+    ("mended", "repaired, edited"),
+    ("given up", "dead-lettered"),
+    ("so many", "that many"),
+    ("is told", "gets, is shown"),
+    ("what stands on", "what is on"),
+    ("for ever", "forever, without an end"),
+];
+
 #[test]
 fn every_test_named_in_the_failure_modes_exists() {
     let functions: BTreeSet<String> =
@@ -59,6 +72,22 @@ fn every_link_in_a_document_leads_to_a_file_and_a_heading() {
 fn the_readme_is_read_in_five_minutes() {
     let words = read(Path::new("README.md")).split_whitespace().count();
     assert!(words <= README_WORDS, "README.md has {words} words of {README_WORDS}: move something to docs/");
+}
+
+#[test]
+fn no_document_has_a_word_that_readers_stumble_over() {
+    let mut found = Vec::new();
+    for document in documents() {
+        // A phrase may be broken over two lines. Code between backticks is no prose.
+        let text = read(&document).to_lowercase();
+        let between = |c: char| !c.is_alphanumeric() && c != '\'';
+        let words: Vec<_> = text.split('`').step_by(2).flat_map(|prose| prose.split(between)).collect();
+        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let text = format!(" {} ", words.join(" "));
+        let hard = HARD_WORDS.iter().filter(|(word, _)| text.contains(&format!(" {word} ")));
+        found.extend(hard.map(|(word, instead)| format!("{}: {word} (write {instead})", document.display())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
