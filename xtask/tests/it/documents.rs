@@ -75,6 +75,24 @@ fn the_readme_is_read_in_five_minutes() {
 }
 
 #[test]
+fn every_metric_and_variable_named_in_the_documents_exists() {
+    let sources: Vec<_> = tracked("*.rs").iter().map(|file| read(file)).collect();
+    let document = read(Path::new("docs/operations.md"));
+    let name = |code: &&str| code.len() > 3 && code.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let code = in_backticks(&document);
+    let code: Vec<_> = code.iter().filter_map(|code| code.split('{').next()).filter(name).collect();
+    let metrics = code.iter().filter(|name| name.starts_with("jetkit_"));
+    // Streams and variables look alike, and both are written out in a source.
+    let variables = code.iter().filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    let missing: BTreeSet<_> = metrics
+        .chain(variables)
+        .filter(|name| !sources.iter().any(|source| source.contains(**name)))
+        .collect();
+    assert!(code.len() > 60, "{} names: they were not found", code.len());
+    assert!(missing.is_empty(), "docs/operations.md names what no source has: {missing:#?}");
+}
+
+#[test]
 fn no_document_has_a_word_that_readers_stumble_over() {
     let mut found = Vec::new();
     for document in documents() {
