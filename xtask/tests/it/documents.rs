@@ -93,6 +93,52 @@ fn every_metric_and_variable_named_in_the_documents_exists() {
 }
 
 #[test]
+fn every_file_and_item_named_in_the_architecture_exists() {
+    let document = read(Path::new("ARCHITECTURE.md"));
+    let files = tracked("*");
+    let sources = tracked("*.rs").iter().map(|file| read(file)).collect::<String>();
+    let identifiers: BTreeSet<_> = sources.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let text: String = prose(&document).flat_map(|line| [line, "\n"]).collect();
+    let (mut seen, mut missing) = (0, BTreeSet::new());
+    for code in in_backticks(&text) {
+        let is_file = Path::new(code).extension().is_some() && !code.contains(['*', '<', ' ', ':']);
+        let is_path = code
+            .split("::")
+            .all(|part| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_'));
+        let exists = if is_file && code.contains(".rs") {
+            files.iter().any(|file| file.ends_with(code))
+        } else if is_path && code.contains("::") {
+            code.split("::").all(|part| identifiers.contains(part))
+        } else {
+            continue;
+        };
+        seen += 1;
+        if !exists {
+            missing.insert(code);
+        }
+    }
+    assert!(seen > 100, "{seen} names: they were not found");
+    assert!(missing.is_empty(), "ARCHITECTURE.md names what is not there: {missing:#?}");
+}
+
+#[test]
+fn no_table_has_a_row_twice() {
+    let mut twice = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        let mut rows = BTreeSet::new();
+        for line in text.lines() {
+            if !line.starts_with('|') {
+                rows.clear();
+            } else if !rows.insert(line.split('|').nth(1)) && line != "| | |" {
+                twice.push(format!("{}: {line}", document.display()));
+            }
+        }
+    }
+    assert!(twice.is_empty(), "rows that begin alike: {twice:#?}");
+}
+
+#[test]
 fn no_document_has_a_word_that_readers_stumble_over() {
     let mut found = Vec::new();
     for document in documents() {
