@@ -245,6 +245,13 @@ impl Cause {
     }
 }
 
+impl<E: Event> Recorded<E> {
+    /// The cause of whatever is done because of this event.
+    pub fn cause(&self) -> Cause {
+        Cause::event(self)
+    }
+}
+
 /// Namespace of derived ids. Changing it makes every repeat after the change a new event.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d1c_6c2e_54f1_4c0b_9a57_0f35_7be3_a1d4);
 

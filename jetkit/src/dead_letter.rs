@@ -17,10 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::direct;
 use crate::log::{Ack, Outgoing, PublishFailure, publish_once};
-use crate::provision::MAX_DEAD_LETTER_BYTES;
-
-/// The stream of dead letters, of the requests to try them again, and of their dismissals.
-pub const DLQ: &str = "DLQ";
+use crate::streams::{DLQ, MAX_DEAD_LETTER_BYTES};
 
 /// The server's answer to one dead letter is awaited this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

@@ -1,5 +1,7 @@
 //! The wire form: CloudEvents 1.0 in structured JSON, written and read; and the flat first-generation form, read only.
 
+mod data;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -9,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::event::{UpcastError, decode_data};
+use self::data::decode_data;
 use crate::id::is_made_here;
-use crate::{EntityId, Event, EventId, InvalidId, Metadata, subject};
+use crate::{EntityId, Event, EventId, InvalidId, Metadata, UpcastError, subject};
 
 /// The content type of a message body (CloudEvents JSON format 1.0.2).
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";

@@ -12,7 +12,6 @@
 //! A service hands its routes to [`crate::Service::serve`], which puts [`complete`] around them. A test calls
 //! them through `testing::Routes` and needs no socket.
 
-mod cursor;
 mod edge;
 mod extract;
 mod history;
@@ -21,10 +20,11 @@ mod live;
 mod openapi;
 mod page;
 mod problem;
+mod read;
+mod schema;
 mod write;
 
-pub(crate) use cursor::CursorKey;
-pub use cursor::{Cursor, CursorError};
+pub use crate::page::{Cursor, CursorError, Page, PageQuery};
 pub(crate) use edge::complete_until;
 pub use edge::{MAX_BODY_BYTES, complete};
 pub(crate) use extract::refuse_byte_order_mark;
@@ -34,7 +34,5 @@ pub use html::html_page;
 pub use live::{History, HistoryRequest};
 pub(crate) use openapi::pages;
 pub use openapi::{HttpApi, Routes, document};
-pub(crate) use page::Begin;
-pub use page::{Page, PageQuery};
 pub use problem::{OrProblem, Problem};
 pub use write::{IfMatch, RequestCause, Versioned};

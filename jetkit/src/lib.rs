@@ -116,7 +116,11 @@ pub use id::{EntityId, EventId, InvalidId};
 mod cause;
 pub use cause::Cause;
 mod event;
-pub use event::{Event, EventSet, Metadata, Recorded, UpcastError, Upcaster};
+pub use event::{Event, UpcastError, Upcaster};
+mod event_set;
+pub use event_set::EventSet;
+mod recorded;
+pub use recorded::{Metadata, Recorded};
 
 mod trace;
 pub use trace::TraceContext;
@@ -125,6 +129,9 @@ mod envelope;
 pub use envelope::{CONTENT_TYPE, DecodeError, Envelope};
 
 pub mod subject;
+
+mod streams;
+pub use streams::{DLQ, TIMERS};
 
 mod catalog;
 pub use catalog::{Catalog, EventSpec};
@@ -142,7 +149,9 @@ pub use publisher::{PublishError, Publisher, Receipt, RequestError};
 
 mod lock;
 mod log;
-pub use log::{EventLog, StoreError};
+pub use log::EventLog;
+mod store_error;
+pub use store_error::StoreError;
 
 // Reacting: handlers return, the consumer settles; what cannot be handled is a dead letter.
 
@@ -155,17 +164,17 @@ pub use consumer::{Breaker, Consumer, OpenCircuit, OrderingKey, open_circuits};
 pub mod inbox;
 
 mod timers;
-pub use timers::{TIMERS, Timers};
+pub use timers::Timers;
 
 mod dead_letter;
-pub use dead_letter::{
-    DLQ, DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original, RedriveError,
-};
+pub use dead_letter::{DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original, RedriveError};
 
 // Reading: projections follow the log, read models keep what they make of it.
 
 mod follow;
 pub use follow::{Followed, FollowedMessage, Follower};
+
+mod page;
 
 pub mod projection;
 pub use projection::{Behind, Projection, ReadModel, Seen};
@@ -173,7 +182,9 @@ pub use projection::{Behind, Projection, ReadModel, Seen};
 // Running: a binary from its command line to its last acknowledged message.
 
 mod service;
-pub use service::{NoSettings, Secret, Service, ServiceInfo};
+pub use service::{NoSettings, Secret, Service};
+mod info;
+pub use info::ServiceInfo;
 
 mod console;
 pub use console::Console;

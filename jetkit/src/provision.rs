@@ -19,25 +19,12 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::drift::{Moment, Owners, Wanted, differences, owners};
-use crate::{Catalog, DLQ, TIMERS, subject};
+use crate::streams::{DLQ, MAX_DEAD_LETTER_BYTES, TIMERS};
+use crate::{Catalog, subject};
 
 pub(crate) use self::keeper::StreamKeeper;
 pub use self::sizes::Sizes;
-
-/// The key-value bucket of snapshots. It may be deleted at any time: see [`crate::Aggregate::STATE_VERSION`].
-pub const SNAPSHOTS: &str = "SNAPSHOTS";
-
-/// The stream that keeps what the server says about consumers that gave up on a message.
-pub const ADVISORIES: &str = "ADVISORIES";
-
-/// How long the server remembers message ids. A publisher's retries must end well before.
-pub const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
-
-/// The largest event, headers and envelope included.
-pub const MAX_EVENT_BYTES: i32 = 256 * 1024;
-
-/// The largest dead letter: a message of the largest size that a server takes by default, in JSON with its headers.
-pub(crate) const MAX_DEAD_LETTER_BYTES: i32 = 1024 * 1024;
+pub use crate::streams::{ADVISORIES, DUPLICATE_WINDOW, MAX_EVENT_BYTES, SNAPSHOTS};
 
 /// How long an advisory is kept.
 const ADVISORY_AGE: Duration = Duration::from_hours(30 * 24);

@@ -47,11 +47,14 @@ pub struct Receipt {
     pub duplicate: bool,
 }
 
-impl Publisher {
-    pub(crate) fn new(log: EventLog) -> Self {
-        Self { log, window: Arc::new(Semaphore::new(WINDOW)) }
+impl EventLog {
+    /// A publisher of events that belong to no aggregate.
+    pub fn publisher(&self) -> Publisher {
+        Publisher { log: self.clone(), window: Arc::new(Semaphore::new(WINDOW)) }
     }
+}
 
+impl Publisher {
     /// The same with at most `window` publishes waiting for their acknowledgement; past that, `publish` waits.
     #[must_use]
     pub fn with_window(self, window: usize) -> Self {

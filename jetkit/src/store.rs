@@ -24,7 +24,8 @@ use self::history::History;
 use self::hot::Hot;
 use self::load::Slot;
 use self::snapshot::Snapshots;
-use crate::log::{Ack, PublishFailure, StoreError, Stored};
+use crate::StoreError;
+use crate::log::{Ack, PublishFailure, Stored};
 use crate::subject::are_of;
 use crate::{Aggregate, Cause, EntityId, EventLog, EventSet, Recorded, subject};
 
@@ -107,7 +108,7 @@ impl Tries {
 }
 
 impl<A: Aggregate> EventStore<A> {
-    pub(crate) fn new(log: EventLog) -> Self {
+    fn new(log: EventLog) -> Self {
         const {
             assert!(A::SNAPSHOT_EVERY >= 1 && A::SNAPSHOT_EVERY <= 500, "SNAPSHOT_EVERY is 1 to 500");
             assert!(are_of(A::Event::TYPES, A::ENTITY), "an aggregate's events are types of its own ENTITY");
@@ -339,6 +340,11 @@ impl<A: Aggregate> EventStore<A> {
 }
 
 impl EventLog {
+    /// The aggregates of one kind.
+    pub fn store<A: Aggregate>(&self) -> EventStore<A> {
+        EventStore::new(self.clone())
+    }
+
     /// Everything that happened to an entity, in order, for whoever has not its rules: another service's entity. The set is
     /// all that can happen to it.
     pub async fn history<E: EventSet>(&self, id: &EntityId) -> Result<Vec<Recorded<E>>, StoreError> {

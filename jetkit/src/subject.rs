@@ -5,9 +5,7 @@
 //! Other producers may publish on `<entity>.<event>` and `<entity>.<event>.<id>`; the owning service adopts those.
 
 use crate::EntityId;
-
-/// The stream that holds every domain event. Renaming it orphans every durable and every dead letter.
-pub const EVENTS: &str = "EVENTS";
+pub use crate::streams::EVENTS;
 
 /// The subject of one event.
 pub fn event(event_type: &str, id: &EntityId, version: u64) -> String {

@@ -9,10 +9,8 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use crate::envelope::CONTENT_TYPE;
 use crate::log::Outgoing;
 use crate::publisher::publish_retrying;
+use crate::streams::TIMERS;
 use crate::{Cause, EntityId, Envelope, Event, EventLog, PublishError, StoreError, subject};
-
-/// The stream of timers that are set, and of those that are due.
-pub const TIMERS: &str = "TIMERS";
 
 /// How long a due timer waits for its consumer.
 const KEPT_FOR: &str = "168h";
@@ -31,11 +29,14 @@ pub struct Timers {
     consumer: String,
 }
 
-impl Timers {
-    pub(crate) fn new(log: EventLog, consumer: &str) -> Self {
-        Self { log, consumer: consumer.to_owned() }
+impl EventLog {
+    /// Timers that come to `consumer`.
+    pub fn timers(&self, consumer: &str) -> Timers {
+        Timers { log: self.clone(), consumer: consumer.to_owned() }
     }
+}
 
+impl Timers {
     /// Delivers `event` to the consumer once `after` has passed, by the server's clock, which is asked for the time: never
     /// before, and up to a second later. When this returns, the server has stored it. The
     /// event is a message to the consumer, not a fact: it does not stand on the log.

@@ -175,6 +175,12 @@ impl<S: Send + Sync> FromRequestParts<S> for MinSequence {
     }
 }
 
+impl From<MinSequence> for Option<u64> {
+    fn from(MinSequence(sequence): MinSequence) -> Self {
+        sequence
+    }
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Position {

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::projection::Behind;
 use crate::{ExecuteError, InvalidId, StoreError};
 
 /// An answer that is not the one hoped for. Everything in it is safe to show; its cause goes to the log only.
@@ -155,14 +154,6 @@ impl From<StoreError> for Problem {
             .caused_by(error),
             _ => Self::internal(error),
         }
-    }
-}
-
-impl From<Behind> for Problem {
-    fn from(behind: Behind) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", "This read model has not come that far yet")
-            .detail(behind.to_string())
-            .retry_after(Duration::from_secs(1))
     }
 }
 

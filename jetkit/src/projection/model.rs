@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderName, StatusCode};
-use axum::response::{IntoResponse, Response};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
@@ -17,8 +15,8 @@ use super::pool::Pool;
 use super::{FromStream, Projection, Tables};
 use crate::EventLog;
 use crate::health::CheckHandle;
-use crate::http::{CursorError, MinSequence, Problem};
 use crate::log::Written;
+use crate::page::CursorError;
 
 /// How long a read waits for the position that its client asks for.
 const MIN_SEQUENCE_WITHIN: Duration = Duration::from_secs(5);
@@ -95,14 +93,6 @@ impl<T> Seen<Option<T>> {
     }
 }
 
-impl<T: IntoResponse> IntoResponse for Seen<T> {
-    fn into_response(self) -> Response {
-        let mut response = self.value.into_response();
-        response.headers_mut().insert(HeaderName::from_static("event-sequence"), self.sequence.into());
-        response
-    }
-}
-
 /// A read model that has not reached a position in time. An HTTP 503: the client may try again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the read model is at {at}, {wanted} is wanted")]
@@ -132,20 +122,6 @@ pub enum ReadError {
     /// The query is wrong, or the machine fails.
     #[error("the read model cannot be read: {0:#}")]
     Failed(anyhow::Error),
-}
-
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Starting => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The service is starting")
-                    .retry_after(Duration::from_secs(1))
-            }
-            ReadError::Busy | ReadError::TooSlow => Self::unavailable(error),
-            ReadError::Cursor(reason) => Self::bad_request(reason.to_string()),
-            ReadError::Failed(_) => Self::internal(error),
-        }
-    }
 }
 
 impl<P: Projection> ReadModel<P> {
@@ -197,14 +173,15 @@ impl<P: Projection> ReadModel<P> {
         (Self { served, written, task: None, projection: PhantomData }, task)
     }
 
-    /// Waits until a read sees what it must: the position that the client asks for, within five seconds, and what this
+    /// Waits until a read sees what it must: the position that the client asks for, if any, within five seconds, and what this
     /// process has written itself. (The latter for at most a second: an answer that is a moment old beats none.)
     ///
     /// `orders.at(min_sequence).await?.read(|tables| …).await?`
-    pub async fn at(&self, min_sequence: MinSequence) -> Result<&Self, Behind> {
+    pub async fn at(&self, min_sequence: impl Into<Option<u64>>) -> Result<&Self, Behind> {
+        let min_sequence = min_sequence.into();
         let own = self.written.last_of(<P::Event as FromStream>::TYPES);
         let _a_moment_old = self.at_least(own, OWN_WRITES_WITHIN).await;
-        if let Some(sequence) = min_sequence.0 {
+        if let Some(sequence) = min_sequence {
             self.at_least(sequence, MIN_SEQUENCE_WITHIN).await?;
         }
         Ok(self)

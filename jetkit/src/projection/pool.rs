@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::file::{is_damage, is_unreadable, readable};
 use super::{ReadError, Tables};
-use crate::http::CursorError;
+use crate::page::CursorError;
 
 /// How many reads of one read model run at once.
 const READERS: u32 = 4;

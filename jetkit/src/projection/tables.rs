@@ -4,7 +4,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params_from_iter};
 use uuid::Uuid;
 
-use crate::http::{Begin, Cursor, CursorError, CursorKey, Page, PageQuery};
+use crate::page::{Begin, Cursor, CursorError, CursorKey, Page, PageQuery};
 
 /// The tables of a read model, within one transaction: whoever reads sees one moment. Statements are prepared once for
 /// each text.

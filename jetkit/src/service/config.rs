@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use super::ServiceInfo;
+use crate::ServiceInfo;
 use crate::provision::Sizes;
 
 /// The settings of a service that has none of its own.

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::ServiceInfo;
 use super::config::CommonSettings;
+use crate::ServiceInfo;
 use crate::health::{CheckHandle, Health};
 use crate::jitter::jittered;
 

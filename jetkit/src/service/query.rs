@@ -23,9 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
-use super::ServiceInfo;
-use crate::EntityId;
 use crate::http::{MAX_BODY_BYTES, Object, Problem, refuse_byte_order_mark};
+use crate::{EntityId, ServiceInfo};
 
 /// How many requests on one subject are answered at a time; more wait their turn. Many, because one that waits for its
 /// `min_sequence` does nothing else for up to five seconds.

@@ -3,7 +3,7 @@
 use super::history::{Decision, History};
 use super::hot::Hot;
 use super::{Answer, EventStore, ExecuteError, Executed};
-use crate::log::StoreError;
+use crate::StoreError;
 use crate::{Aggregate, Cause, EventId, EventSet};
 
 /// A command, the id of the first event that it leads to, and what it leads to in the state of now.

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::pause;
+use crate::StoreError;
 use crate::direct::MAX_READ;
-use crate::log::{StoreError, Stored};
+use crate::log::Stored;
 use crate::{EntityId, EventId, EventLog, EventSet, Metadata, Recorded, subject};
 
 /// How many versions one read asks for. They are asked for one by one: a wildcard costs the server the length of the

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicU64;
 
 use super::history::Read;
 use super::{Answer, Executed, Loaded};
-use crate::log::{StoreError, Stored};
+use crate::StoreError;
+use crate::log::Stored;
 use crate::{Aggregate, EntityId, EventId};
 
 /// How many of an entity's latest event ids are remembered, to recognise a command given again.

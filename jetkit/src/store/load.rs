@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::history::{FIRST_PAGE, History, PAGE};
 use super::hot::Hot;
 use super::{EventStore, Loaded, Tries, snapshot};
-use crate::log::StoreError;
+use crate::StoreError;
 use crate::{Aggregate, EntityId};
 
 /// One entity in memory. The holder of the lock gives it a command, or loads it.

@@ -22,8 +22,9 @@ use tracing::{debug, warn};
 use self::parts::Parts;
 use super::hot::{Hot, REMEMBERED};
 use super::pause;
-use crate::log::{Outgoing, StoreError, Stored};
-use crate::provision::SNAPSHOTS;
+use crate::StoreError;
+use crate::log::{Outgoing, Stored};
+use crate::streams::SNAPSHOTS;
 use crate::subject::MAX_VERSION;
 use crate::{Aggregate, EntityId, EventLog};
 

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{Document, REMEMBERED, SNAPSHOTS, WRITE_WITHIN, key, note, put};
-use crate::log::{PublishFailure, StoreError};
+use crate::StoreError;
+use crate::log::PublishFailure;
 use crate::{EntityId, EventId, EventLog};
 
 /// How many parts are read at once.

@@ -7,9 +7,6 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Serialize, Serializer};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 /// Where a reader of a list goes on: after the item that it has seen last. Opaque to clients.
@@ -52,7 +49,7 @@ impl Cursor {
     pub const MAX_LEN: usize = 200;
 
     /// Reads what a client gives.
-    pub(super) fn given(text: String) -> Result<Self, CursorError> {
+    pub(crate) fn given(text: String) -> Result<Self, CursorError> {
         if text.len() > Self::MAX_LEN {
             return Err(CursorError::Foreign);
         }
@@ -76,7 +73,7 @@ impl Cursor {
     }
 
     /// The text, as it stands in a query.
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
@@ -107,14 +104,6 @@ impl Serialize for Cursor {
         serializer.serialize_str(&self.0)
     }
 }
-
-impl PartialSchema for Cursor {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new().schema_type(Type::String).max_length(Some(Self::MAX_LEN)).into()
-    }
-}
-
-impl ToSchema for Cursor {}
 
 #[cfg(test)]
 mod tests {
