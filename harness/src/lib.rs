@@ -24,4 +24,6 @@ mod system;
 pub use system::{Ended, Options, System};
 pub mod demo;
 pub mod new_consumer;
+pub mod new_service;
+mod scaffold;
 pub mod up;

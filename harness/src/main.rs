@@ -1,4 +1,4 @@
-//! The command line behind `cargo xtask up`, `demo` and `new-consumer`.
+//! The command line behind `cargo xtask up`, `demo`, `new-consumer` and `new-service`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use harness::demo::{self, Demo};
 use harness::new_consumer::{self, NewConsumer};
+use harness::new_service::{self, NewService};
 use harness::up::{self, Up};
 use harness::{Workspace, nats_server};
 use jetkit::Console;
 
-/// Starts the shop, drives orders through it, writes new consumers
+/// Starts the shop, drives orders through it, writes new consumers and services
 #[derive(Debug, Parser)]
 #[command(name = "harness", bin_name = "cargo xtask")]
 struct CommandLine {
@@ -26,6 +27,8 @@ enum Command {
     Demo(Demo),
     /// Write a consumer crate and add it to the workspace, to `up` and to docker-compose.yml
     NewConsumer(NewConsumer),
+    /// Write a service: its events in `common`, its rules, a read model, routes, a consumer, tests
+    NewService(NewService),
     /// Print the path of the nats-server that tests use, fetching the pinned one if there is none
     #[command(hide = true)]
     NatsServer,
@@ -51,6 +54,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(place) => up::up(&workspace, place).await,
         Command::Demo(wanted) => demo::demo(&workspace, wanted).await,
         Command::NewConsumer(wanted) => new_consumer::new_consumer(&workspace, &wanted).map(drop),
+        Command::NewService(wanted) => new_service::new_service(&workspace, &wanted),
         Command::NatsServer => {
             let found = nats_server::find_or_fetch(&workspace)?;
             Console::stdout().write(format!("{}\n", found.display()).as_bytes());

@@ -35,6 +35,8 @@ enum Command {
     Bench(Passed),
     /// Write a consumer crate and add it to the workspace, to `up` and to docker-compose.yml
     NewConsumer(Passed),
+    /// Write a service: its events in `common`, its rules, a read model, routes, a consumer, tests
+    NewService(Passed),
 }
 
 /// Arguments for another program, `--help` included.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Up(passed) => programs::harness("up", &passed.arguments),
         Command::Demo(passed) => programs::harness("demo", &passed.arguments),
         Command::NewConsumer(passed) => programs::harness("new-consumer", &passed.arguments),
+        Command::NewService(passed) => programs::harness("new-service", &passed.arguments),
         Command::Bench(passed) => programs::bench(&passed.arguments),
         Command::Test { only } => check::test(&only),
         Command::Check => check::check(),

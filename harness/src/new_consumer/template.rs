@@ -1,10 +1,11 @@
-//! What a new consumer consists of: its manifest, a `main.rs` that wires, one file with its handlers, its container.
+//! What a new consumer consists of: its manifest, a `main.rs` that wires, one file with its handlers.
 
 use std::fmt::Write as _;
 
 use jetkit::EventSpec;
 
 use super::{Plan, type_of};
+use crate::scaffold::{self, NewMember};
 
 pub(super) fn manifest(plan: &Plan) -> String {
     format!(
@@ -30,13 +31,13 @@ tracing.workspace = true
 [dev-dependencies]
 jetkit = {{ workspace = true, features = ["testing"] }}
 "#,
-        plan.package,
+        plan.member.package,
         listed(&plan.events)
     )
 }
 
 pub(super) fn main(plan: &Plan) -> String {
-    let Plan { package, module, handler, port, events } = plan;
+    let Plan { member: NewMember { package, port }, module, handler, events } = plan;
     let on: Vec<_> = events.iter().map(|event| format!(".on::<{}>({handler})", type_of(event))).collect();
     let on = on.concat();
     format!(
@@ -124,22 +125,8 @@ fn tests(handler: &str, events: &[EventSpec]) -> String {
     tests + "}\n"
 }
 
-pub(super) fn container(plan: &Plan) -> String {
-    let Plan { package, port, .. } = plan;
-    format!(
-        r#"  {package}:
-    <<: *service
-    image: shop/{package}
-    build: {{ context: ., args: {{ BIN: {package} }} }}
-    environment: {{ NATS_URL: "nats://nats:4222" }}
-    volumes: ["{package}:/data"]
-    ports: ["127.0.0.1:{port}:{port}"]
-"#
-    )
-}
-
 pub(super) fn next_steps(plan: &Plan) -> String {
-    let Plan { package, module, port, .. } = plan;
+    let Plan { member: NewMember { package, port }, module, .. } = plan;
     format!(
         "{package} listens to {} and answers on port {port}.\n\n  \
          its work    {package}/src/{module}.rs\n  \
@@ -149,14 +136,10 @@ pub(super) fn next_steps(plan: &Plan) -> String {
     )
 }
 
-/// `order.placed, order.shipped and payment.processed`.
+/// Returns the types of the events, for a sentence.
 fn listed(events: &[EventSpec]) -> String {
     let names: Vec<_> = events.iter().map(|event| event.event_type).collect();
-    match names.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, first)) => format!("{} and {last}", first.join(", ")),
-        None => String::new(),
-    }
+    scaffold::listed(&names)
 }
 
 /// One `use` for each event, sorted as rustfmt sorts them.
