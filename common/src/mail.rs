@@ -2,7 +2,6 @@
 
 use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// A mail is about to be handed to the mail server. If no [`MailSent`] follows, nobody knows whether it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +74,8 @@ impl Event for MailSkipped {
 }
 
 /// What a mail says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MailKind {
     /// The order was received.

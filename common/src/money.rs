@@ -3,6 +3,9 @@
 //! [`Money`] is what events carry: `{"minor":1999,"currency":"EUR"}`. [`Amount`] is what an HTTP API takes and
 //! gives: a JSON number or a decimal string, read digit by digit.
 
+#[cfg(feature = "http")]
+mod schema;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,9 +14,6 @@ use std::str::FromStr;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::value::RawValue;
-use utoipa::openapi::schema::Type;
-use utoipa::openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 /// A currency of ISO 4217, known by its code. Its exponent says how many decimals it has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,19 +123,6 @@ impl<'de> Deserialize<'de> for Currency {
         Self::new(&Cow::<str>::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
-
-impl PartialSchema for Currency {
-    fn schema() -> RefOr<Schema> {
-        let codes = CODES.iter().flat_map(|(_, codes)| codes.iter().copied());
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("A currency of ISO 4217"))
-            .enum_values(Some(codes))
-            .into()
-    }
-}
-
-impl ToSchema for Currency {}
 
 /// An amount of money: whole minor units (cents) of one currency, never more than [`Money::MAX_MAJOR`] major ones.
 /// It may be negative or zero; where that is not allowed, the rules say so.
@@ -317,29 +304,6 @@ impl<'de> Deserialize<'de> for Amount {
         decimal(&text).map(Self).map_err(de::Error::custom)
     }
 }
-
-impl PartialSchema for Amount {
-    fn schema() -> RefOr<Schema> {
-        #[expect(clippy::cast_precision_loss, reason = "a round number")]
-        let most = Money::MAX_MAJOR as f64;
-        let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-most)).maximum(Some(most));
-        let text = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .pattern(Some(r"^-?[0-9]{1,13}(\.[0-9]{1,4})?$"))
-            .max_length(Some(64));
-        OneOfBuilder::new()
-            .description(Some(
-                "An exact amount, as a number or a decimal string; answers have numbers. No more decimals than its currency \
-                 has (trailing zeros do not count)",
-            ))
-            .item(number)
-            .item(text)
-            .examples([19.99])
-            .into()
-    }
-}
-
-impl ToSchema for Amount {}
 
 /// Digits, an optional sign, decimals and exponent, as JSON writes a number; bounded before it is looked at.
 fn decimal(text: &str) -> Result<Decimal, MoneyError> {

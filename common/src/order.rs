@@ -4,7 +4,6 @@ use std::fmt;
 
 use jetkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::first_generation;
 use crate::money::Money;
@@ -129,7 +128,8 @@ pub struct OrderCancelled {
 }
 
 /// Why an order was cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CancelReason {
     /// Somebody asked for it.

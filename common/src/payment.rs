@@ -3,7 +3,6 @@
 
 use jetkit::{EntityId, Event, Upcaster};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::first_generation;
 use crate::money::Money;
@@ -40,7 +39,8 @@ pub enum PaymentOutcome {
 }
 
 /// What a payment was made with: enough to give it back, no secrets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PaymentMethodKind {
     /// An account in the shop's own ledger.

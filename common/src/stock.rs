@@ -3,7 +3,6 @@
 
 use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// Goods came in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +35,8 @@ pub struct StockReserved {
 }
 
 /// A quantity of one product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct StockLine {
     /// The product.
     pub product_id: EntityId,
@@ -64,7 +64,8 @@ pub struct StockRejected {
 }
 
 /// Too little of one product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct StockShortage {
     /// The product.
     pub product_id: EntityId,

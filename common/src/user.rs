@@ -2,7 +2,6 @@
 
 use jetkit::{EntityId, Event};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// A user was created, and is active.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +53,8 @@ pub struct UserStatusChanged {
 }
 
 /// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub enum UserStatus {
     /// Everything.
     #[default]

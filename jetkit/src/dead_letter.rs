@@ -34,7 +34,8 @@ const MAX_STREAM: usize = 255;
 const MAX_SUBJECT: usize = 32 * 1024;
 
 /// Why a consumer gave up on a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// It is not an event that this consumer can read. The handler was not called.

@@ -20,18 +20,22 @@ mod live;
 mod openapi;
 mod page;
 mod problem;
+#[cfg(feature = "read-models")]
 mod read;
 mod schema;
 mod write;
 
 pub use crate::page::{Cursor, CursorError, Page, PageQuery};
+#[cfg(feature = "service")]
 pub(crate) use edge::complete_until;
 pub use edge::{MAX_BODY_BYTES, complete};
+#[cfg(feature = "service")]
 pub(crate) use extract::refuse_byte_order_mark;
 pub use extract::{Body, MinSequence, Object, Path, Query};
 pub use history::{EntryMetadata, HistoryEntry};
 pub use html::html_page;
 pub use live::{History, HistoryRequest};
+#[cfg(feature = "service")]
 pub(crate) use openapi::pages;
 pub use openapi::{HttpApi, Routes, document};
 pub use problem::{OrProblem, Problem};

@@ -6,7 +6,8 @@
 //!
 //! A whole service: an event, the rules that lead to it, what reacts to it, what readers see, and the wiring.
 //!
-//! ```no_run
+#![cfg_attr(feature = "service", doc = "```no_run")]
+#![cfg_attr(not(feature = "service"), doc = "```ignore")]
 //! use jetkit::projection::{Tables, params};
 //! use jetkit::{
 //!     Aggregate, Consumer, EntityId, Event, EventSet as _, Handler, HandlerResult, NoSettings, Projection, Recorded,
@@ -106,7 +107,23 @@
 //! ```
 //!
 //! To judge the kit, read `Consumer::process` in `consumer.rs`: the life of one delivery. To test what you build with it,
-//! turn on the feature `testing`. The kit knows JetStream and has never heard of an order; `ARCHITECTURE.md` tells the rest.
+//! turn on the feature `testing`.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | none | what an event is: [`Event`], [`Envelope`], ids, subjects, [`Catalog`], [`Aggregate`]; no I/O |
+//! | `jetstream` | the log, the event store, publishers, consumers, inboxes, timers, dead letters, followers, provisioning, health |
+//! | `http` | `jetstream`, what every HTTP route has in common, and OpenAPI schemas |
+//! | `read-models` | `jetstream`, projections and read models in SQLite |
+//! | `service`, the default | all of these, a command line, telemetry and an HTTP server |
+//! | `testing` | `jetstream` and what tests need |
+//!
+//! The kit knows JetStream and has never heard of an order; `ARCHITECTURE.md` tells the rest.
+
+#![cfg_attr(
+    not(feature = "service"),
+    expect(dead_code, reason = "a part of the kit has functions that only its other parts call")
+)]
 
 // What an event is: declared once, stored in a CloudEvents envelope, under a computed subject.
 
@@ -130,7 +147,7 @@ pub use envelope::{CONTENT_TYPE, DecodeError, Envelope};
 
 pub mod subject;
 
-mod streams;
+pub mod streams;
 pub use streams::{DLQ, TIMERS};
 
 mod catalog;
@@ -141,72 +158,112 @@ pub use catalog::{Catalog, EventSpec};
 mod aggregate;
 pub use aggregate::Aggregate;
 
+#[cfg(feature = "jetstream")]
 mod store;
+#[cfg(feature = "jetstream")]
 pub use store::{EventStore, ExecuteError, Executed, ExpectedVersion, Loaded};
 
+#[cfg(feature = "jetstream")]
 mod publisher;
+#[cfg(feature = "jetstream")]
 pub use publisher::{PublishError, Publisher, Receipt, RequestError};
 
+#[cfg(feature = "read-models")]
 mod lock;
+#[cfg(feature = "jetstream")]
 mod log;
+#[cfg(feature = "jetstream")]
 pub use log::EventLog;
+#[cfg(feature = "jetstream")]
 mod store_error;
+#[cfg(feature = "jetstream")]
 pub use store_error::StoreError;
 
 // Reacting: handlers return, the consumer settles; what cannot be handled is a dead letter.
 
+#[cfg(feature = "jetstream")]
 mod handler;
+#[cfg(feature = "jetstream")]
 pub use handler::{Handler, HandlerError, HandlerResult, OrReject, OrUnavailable, RejectRefusal};
 
+#[cfg(feature = "jetstream")]
 mod consumer;
+#[cfg(feature = "jetstream")]
 pub use consumer::{Breaker, Consumer, OpenCircuit, OrderingKey, open_circuits};
 
+#[cfg(feature = "jetstream")]
 pub mod inbox;
 
+#[cfg(feature = "jetstream")]
 mod timers;
+#[cfg(feature = "jetstream")]
 pub use timers::Timers;
 
+#[cfg(feature = "jetstream")]
 mod dead_letter;
+#[cfg(feature = "jetstream")]
 pub use dead_letter::{DeadLetter, DeadLetterError, FailureClass, NotADeadLetter, Original, RedriveError};
 
 // Reading: projections follow the log, read models keep what they make of it.
 
+#[cfg(feature = "jetstream")]
 mod follow;
+#[cfg(feature = "jetstream")]
 pub use follow::{Followed, FollowedMessage, Follower};
 
-mod page;
+#[cfg(any(feature = "http", feature = "read-models"))]
+pub mod page;
 
+#[cfg(feature = "read-models")]
 pub mod projection;
+#[cfg(feature = "read-models")]
 pub use projection::{Behind, Projection, ReadModel, Seen};
 
 // Running: a binary from its command line to its last acknowledged message.
 
+#[cfg(feature = "service")]
 mod service;
+#[cfg(feature = "service")]
 pub use service::{NoSettings, Secret, Service};
+#[cfg(feature = "http")]
 mod info;
+#[cfg(feature = "http")]
 pub use info::ServiceInfo;
 
+#[cfg(feature = "service")]
 mod console;
+#[cfg(feature = "service")]
 pub use console::Console;
 
+#[cfg(feature = "jetstream")]
 mod health;
+#[cfg(feature = "jetstream")]
 pub use health::{Check, CheckHandle, Health, HealthReport};
 
+#[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(feature = "jetstream")]
 pub mod provision;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "jetstream")]
 mod clock;
+#[cfg(feature = "jetstream")]
 mod delivered;
+#[cfg(feature = "jetstream")]
 mod direct;
+#[cfg(feature = "jetstream")]
 mod drift;
+#[cfg(feature = "jetstream")]
 mod failure;
+#[cfg(feature = "jetstream")]
 mod jitter;
 
 /// The client whose types stand in this API: async-nats 0.51.0, patched to read any stored header.
+#[cfg(feature = "jetstream")]
 pub use async_nats;
 
 #[doc(hidden)] // for the macros

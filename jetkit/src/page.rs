@@ -4,6 +4,7 @@ mod cursor;
 
 use serde::Serialize;
 
+#[cfg(feature = "read-models")]
 pub(crate) use self::cursor::CursorKey;
 pub use self::cursor::{Cursor, CursorError};
 
@@ -43,7 +44,8 @@ impl PageQuery {
 }
 
 /// One page of a list. As an HTTP answer: JSON, with the page that follows as a `Link` too.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Page<T> {
     /// The items on it.
     pub items: Vec<T>,
@@ -56,7 +58,7 @@ pub struct Page<T> {
     pub total: usize,
     /// Where to go on, as `cursor`; none at the end of the list, and in an order in which items move.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, max_length = 200)]
+    #[cfg_attr(feature = "http", schema(value_type = Option<String>, max_length = 200))]
     pub next: Option<Cursor>,
 }
 

@@ -22,6 +22,7 @@ pub use self::model::{Behind, ReadError, ReadModel, Seen};
 pub use self::tables::{Conditions, List, Order, Tables};
 pub use rusqlite::{self, Row, ToSql, params};
 
+#[cfg(feature = "service")]
 pub(crate) use self::file::delete;
 
 use crate::follow::FollowedMessage;

@@ -4,6 +4,7 @@
 //! table of owners below): ours are put back, the operator's are kept, and a difference that the server cannot change is refused. Subjects
 //! are only ever added, because another binary may know more of them; replicas and sizes are only ever raised.
 
+#[cfg(feature = "service")]
 mod keeper;
 mod sizes;
 
@@ -22,6 +23,7 @@ use crate::drift::{Moment, Owners, Wanted, differences, owners};
 use crate::streams::{DLQ, MAX_DEAD_LETTER_BYTES, TIMERS};
 use crate::{Catalog, subject};
 
+#[cfg(feature = "service")]
 pub(crate) use self::keeper::StreamKeeper;
 pub use self::sizes::Sizes;
 pub use crate::streams::{ADVISORIES, DUPLICATE_WINDOW, MAX_EVENT_BYTES, SNAPSHOTS};

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{EventId, TraceContext};
 
 /// What is known about an event besides its data: the CloudEvents context attributes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Metadata {
     /// `id`: with `source` it identifies the event.
     pub id: EventId,

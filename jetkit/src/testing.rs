@@ -13,9 +13,11 @@ mod anything;
 mod clock;
 mod cluster;
 mod conformance;
+#[cfg(feature = "read-models")]
 mod folded;
 mod laws;
 mod locate;
+#[cfg(feature = "http")]
 mod routes;
 mod server;
 mod spec;
@@ -29,9 +31,11 @@ pub use crate::records_anything;
 pub use clock::WrongClock;
 pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
+#[cfg(feature = "read-models")]
 pub use folded::Folded;
 pub use laws::aggregate_laws;
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
+#[cfg(feature = "http")]
 pub use routes::{Answer, Routes};
 pub use server::NatsServer;
 pub use spec::{Given, When, given};

@@ -1,5 +1,6 @@
 //! Trace context (W3C Recommendation, level 1): taken from a request, kept on every message that it leads to.
 
+#[cfg(feature = "jetstream")]
 use async_nats::header::HeaderMap;
 
 const PARENT: &str = "traceparent";
@@ -37,6 +38,7 @@ impl TraceContext {
     }
 
     /// What the headers of a message say.
+    #[cfg(feature = "jetstream")]
     pub(crate) fn of(headers: Option<&HeaderMap>) -> Option<Self> {
         let headers = headers?.iter();
         Self::of_headers(headers.flat_map(|(name, values)| {
@@ -46,6 +48,7 @@ impl TraceContext {
     }
 
     /// What the headers of an HTTP request say.
+    #[cfg(feature = "http")]
     pub(crate) fn of_request(headers: &axum::http::HeaderMap) -> Option<Self> {
         // What is no text is no trace and no state, but stands there.
         Self::of_headers(
@@ -68,6 +71,7 @@ impl TraceContext {
         Self::new(parent, Some(&states.join(",")))
     }
 
+    #[cfg(feature = "jetstream")]
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         headers.insert(PARENT, self.parent.as_str());
         if let Some(state) = &self.state {
@@ -133,6 +137,7 @@ mod tests {
     }
 
     /// The same headers, on a message and on a request.
+    #[cfg(feature = "http")]
     fn of_both(headers: &[(&str, &str)]) -> [Option<TraceContext>; 2] {
         let (mut message, mut request) = (HeaderMap::new(), axum::http::HeaderMap::new());
         for (name, value) in headers {
@@ -144,6 +149,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "http")]
     fn a_message_and_a_request_are_read_by_the_same_rules() {
         let trace = |state| TraceContext::new(PARENT, state);
         for (headers, expected) in [

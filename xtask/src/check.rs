@@ -7,6 +7,18 @@ use anyhow::Result;
 
 use crate::{cargo, programs, run};
 
+/// Features that compile without the others, each without a warning.
+const ALONE: [(&str, &str); 8] = [
+    ("jetkit", ""),
+    ("jetkit", "jetstream"),
+    ("jetkit", "http"),
+    ("jetkit", "read-models"),
+    ("jetkit", "service"),
+    ("jetkit", "testing"),
+    ("common", ""),
+    ("common", "http"),
+];
+
 /// Runs every test: unit, integration, end to end, and the examples in the documentation. All of them run, also after one
 /// has failed. `only` goes to the test runner: names of tests to run.
 pub fn test(only: &[String]) -> Result<()> {
@@ -29,12 +41,17 @@ pub fn test(only: &[String]) -> Result<()> {
     }
 }
 
-/// Runs everything that CI runs: formatting, lints, documentation, dependencies, tests.
+/// Runs everything that CI runs: formatting, lints, each feature alone, documentation, dependencies, tests.
 pub fn check() -> Result<()> {
     step("formatting");
     run(cargo().args(["fmt", "--all", "--check"]))?;
     step("lints");
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
+    for (package, features) in ALONE {
+        step(&format!("{package} with {}", if features.is_empty() { "no feature" } else { features }));
+        let alone = ["clippy", "--package", package, "--no-default-features", "--features", features];
+        run(cargo().args(alone).args(["--", "-D", "warnings"]))?;
+    }
     step("documentation");
     let doc = ["doc", "--workspace", "--all-features", "--no-deps", "--document-private-items"];
     run(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;

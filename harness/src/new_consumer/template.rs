@@ -24,7 +24,7 @@ workspace = true
 [dependencies]
 anyhow.workspace = true
 common.workspace = true
-jetkit.workspace = true
+jetkit = {{ workspace = true, features = ["service"] }}
 tokio.workspace = true
 tracing.workspace = true
 

@@ -21,7 +21,8 @@ use crate::subject::EVENTS;
 const MARK: &str = "jetkit_circuit";
 
 /// The circuit of a consumer that is open: what it depends on is down, and its durable is paused until one event gets through.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct OpenCircuit {
     /// The consumer.
     pub consumer: String,

@@ -9,6 +9,7 @@
 
 mod circles;
 mod documents;
+mod features;
 
 use std::fs;
 use std::path::{Path, PathBuf};
