@@ -1,13 +1,14 @@
 //! Order service: users and orders, and the saga that moves an order on.
 //!
 //! Read first: `order` and `user` are the rules, without I/O; `checkout` places orders; `saga` reacts to stock and
-//! payments; `main.rs` wires it all.
+//! payments; `overdue` finds orders whose timers were lost; `main.rs` wires it all.
 
 pub mod adopter;
 pub mod checkout;
 pub mod http;
 pub mod order;
 pub mod order_list;
+pub mod overdue;
 pub mod saga;
 pub mod user;
 pub mod user_list;

@@ -10,6 +10,7 @@ use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::Order;
 use order_service::order_list::OrderList;
+use order_service::overdue::Overdue;
 use order_service::saga::{OrderSaga, Patience};
 use order_service::user::User;
 use order_service::user_list::UserList;
@@ -43,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
         ours: Duration::from_secs(settings.order_patience_secs),
         outside: Duration::from_secs(settings.outside_order_patience_secs),
     };
+    service.spawn("overdue orders", Overdue::new(service.log(), order_list.clone(), patience).watch());
     let saga = OrderSaga::new(orders.clone(), patience);
     let adopter = OrderAdopter::new(orders.clone());
     service.consume(order_service::consumer(saga, adopter));

@@ -1,5 +1,7 @@
 //! What readers see of orders: one by its id, lists by customer and status.
 
+use std::ops::RangeInclusive;
+
 use common::money::{Currency, Money};
 use common::order::{CancelReason, OrderEvent, OrderItem, PaymentMethod};
 use jetkit::http::{Page, PageQuery};
@@ -67,6 +69,22 @@ impl OrderSummary {
             Conditions::default().equal("customer_id", customer_id).equal("status", status.map(Word));
         let order = Order::Ascending("place");
         tables.page(List { columns: COLUMNS, from: "orders", matching, order }, page, Self::read)
+    }
+
+    /// Finds the first `limit` orders that are neither confirmed nor cancelled, and were placed at one of these sequences, with
+    /// where each was placed.
+    pub fn waiting(
+        tables: &Tables<'_>,
+        paid_outside: bool,
+        places: RangeInclusive<u64>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(u64, EntityId)>> {
+        tables.all(
+            "SELECT place, order_id FROM orders
+             WHERE status = ?1 AND (pays_by = 'external') = ?2 AND place BETWEEN ?3 AND ?4 ORDER BY place LIMIT ?5",
+            params![Word(OrderStatus::Placed), paid_outside, places.start(), places.end(), limit],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {

@@ -11,6 +11,7 @@ use jetkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
+use order_service::overdue::Overdue;
 use order_service::saga::{OrderSaga, Patience};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -59,17 +60,20 @@ impl Desk {
         let log = EventLog::new(client.clone(), "/order-service");
         let orders = log.store::<Order>();
         let dir = TempDir::new().unwrap();
+        let order_list = ReadModel::follow(&log, dir.path());
+        let overdue = Overdue::new(&log, order_list.clone(), patience);
         let api = Api {
             users: log.store(),
             orders: orders.clone(),
             user_list: ReadModel::follow(&log, dir.path()),
-            order_list: ReadModel::follow(&log, dir.path()),
+            order_list,
         };
         let (saga, adopter) = (OrderSaga::new(orders.clone(), patience), OrderAdopter::new(orders.clone()));
         let consumer = order_service::consumer(saga, adopter)
             .retry_delays(Duration::from_millis(20), Duration::from_millis(100));
         let stop = CancellationToken::new();
         tokio::spawn(consumer.run(client.clone(), stop.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(overdue.watch()));
         let http = Routes::new(api.routes());
         Self { _server: server, _dir: dir, _running: stop.drop_guard(), client, log, orders, http }
     }

@@ -85,6 +85,27 @@ async fn an_order_that_nobody_answers_for_is_cancelled_and_no_other_is() {
 }
 
 #[tokio::test]
+async fn an_order_whose_timer_was_lost_is_cancelled_all_the_same() {
+    let second = Duration::from_secs(1);
+    let desk = Desk::with_patience(Patience { ours: second * 4, outside: second * 3600 }).await;
+    desk.place("o-1").await;
+    let js = async_nats::jetstream::new(desk.client.clone());
+    let timers = js.get_stream("TIMERS").await.unwrap();
+    let is_set = async || {
+        let set =
+            timers.info_with_subjects("timer.set.>").await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+        (!set.is_empty()).then_some(())
+    };
+    eventually(Duration::from_secs(20), is_set).await;
+    timers.purge().await.unwrap();
+    let cancelled = async || {
+        let order = desk.http.get("/orders/o-1").await.body;
+        (order["cancel_reason"] == "timed_out").then_some(())
+    };
+    eventually(Duration::from_secs(60), cancelled).await;
+}
+
+#[tokio::test]
 async fn an_order_that_is_decided_leaves_no_timer_behind() {
     let desk = Desk::start().await;
     desk.confirm("confirmed").await;
