@@ -6,6 +6,7 @@
 mod breaker;
 mod circuit;
 mod durable;
+mod held;
 mod lag;
 mod pause;
 mod pull;
@@ -133,6 +134,9 @@ pub(crate) struct Limits {
     concurrency: usize,
     /// How many messages are buffered or running; no more are pulled than there is room for.
     window: usize,
+    /// How many bytes of messages are pulled, buffered or running. What waits for a retry has room in a quarter of it; the rest
+    /// of what waits is let go of, and read again when it is due. One message alone may be larger.
+    max_bytes: usize,
     /// How many unsettled messages the server allows to all replicas, those that wait for a retry included.
     max_ack_pending: usize,
     /// How long running handlers may take to end when the consumer is stopped.
@@ -158,6 +162,7 @@ impl Default for Limits {
             retry_max: Duration::from_secs(30),
             concurrency: 64,
             window: 512,
+            max_bytes: 32 * 1024 * 1024,
             max_ack_pending: 4096,
             drain: Duration::from_secs(10),
             breaker: Breaker::default(),
@@ -242,6 +247,14 @@ impl Consumer {
     pub fn window(mut self, window: usize) -> Self {
         self.limits.window = window.max(self.limits.concurrency);
         self.limits.max_ack_pending = self.limits.max_ack_pending.max(window);
+        self
+    }
+
+    /// How many bytes of messages are held at once, those that wait for a retry included; 32 MiB by default. A single message
+    /// that is larger is handled alone.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_bytes = bytes;
         self
     }
 

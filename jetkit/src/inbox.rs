@@ -4,6 +4,7 @@
 //! done before it is acknowledged. A redelivery has to be claimed first, and the claim counts the attempt before
 //! the handler runs, so that a message that kills its process is counted too.
 
+mod claims;
 pub(crate) mod jetstream;
 mod memory;
 

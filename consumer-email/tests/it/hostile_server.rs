@@ -22,7 +22,7 @@ struct Talker {
 }
 
 /// Says `first`, then `more` for ever, whatever it is told.
-async fn talker(first: &'static str, more: &'static str) -> Talker {
+async fn talker(first: &'static str, more: String) -> Talker {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
     let sent = Arc::new(AtomicUsize::new(0));
@@ -30,7 +30,7 @@ async fn talker(first: &'static str, more: &'static str) -> Talker {
     let talking = tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         client.write_all(first.as_bytes()).await.unwrap();
-        let more = more.repeat(1024);
+        let more = more.repeat(256);
         while client.write_all(more.as_bytes()).await.is_ok() {
             counted.fetch_add(more.len(), Ordering::Relaxed);
         }
@@ -48,10 +48,14 @@ async fn send(url: &str) -> Result<(), SendError> {
 
 #[tokio::test]
 async fn a_server_that_never_ends_its_line_or_its_answer_costs_bounded_memory() {
-    for (first, more) in
-        [("220 ", "x"), ("", "220-hello\r\n"), ("220 test\r\n250-", "y"), ("220 test\r\n", "250-z\r\n")]
-    {
-        let talker = talker(first, more).await;
+    let line = |code: &str| format!("{code}-{}\r\n", "z".repeat(400));
+    for (first, more) in [
+        ("220 ", "x".to_owned()),
+        ("", line("220")),
+        ("220 test\r\n250-", "y".to_owned()),
+        ("220 test\r\n", line("250")),
+    ] {
+        let talker = talker(first, more.clone()).await;
         let refused = send(&format!("smtp://{}", talker.url)).await.unwrap_err();
         assert!(matches!(refused, SendError::Unavailable { .. }), "{refused:?}");
         let sent = talker.sent.load(Ordering::Relaxed);

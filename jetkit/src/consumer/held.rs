@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{Client, Message, Request, Subject};
+use async_nats::{Client, Message, Subject};
 use chrono::{DateTime, Utc};
 use metrics::Gauge;
 use tokio::sync::Notify;
 
 use super::runtime::Id;
-
-/// The server's answer to one read is awaited this long.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+use crate::{DLQ, StoreError, direct};
 
 /// What a message has beside what the server counts against its largest message: its subjects.
 const SUBJECTS: usize = 8 * 1024;
@@ -48,6 +45,11 @@ impl Held {
         if before > self.for_what_is_here() && before.saturating_sub(bytes) <= self.for_what_is_here() {
             self.room.notify_waiters();
         }
+    }
+
+    /// Returns whether there is room for so many bytes more.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed) + bytes <= self.at_most
     }
 
     /// Waits until more may be asked for.
@@ -89,41 +91,37 @@ impl Held {
 /// A message that waits for its retry and was let go of.
 #[derive(Debug, Clone)]
 pub(super) struct Away {
-    /// The subject that it is stored on.
+    /// Its subject; of a redriven one, the original's.
     pub(super) subject: Subject,
+    /// When the server stored it.
+    pub(super) stored_at: DateTime<Utc>,
     pub(super) first_failed_at: Option<DateTime<Utc>>,
-    /// How often its stream did not have it.
-    pub(super) missed: u32,
 }
 
-/// Reads a message again, by one direct get; [`None`] if its stream does not have it, or the replica that answered.
+/// Reads a message again; [`None`] if its stream does not have it any more.
 pub(super) async fn fetch(
     client: Client,
     (stream, sequence): Id,
     subject: Subject,
     reply: Subject,
-) -> Result<Option<Message>, String> {
-    let query = serde_json::json!({ "seq": sequence }).to_string();
-    let query = Request::new().payload(query.into()).timeout(Some(ANSWER_WITHIN));
-    let answer = client
-        .send_request(format!("$JS.API.DIRECT.GET.{stream}"), query)
-        .await
-        .map_err(|error| error.to_string())?;
-    let headers = answer.headers.unwrap_or_default();
-    // A stored message may begin with any status line: what the server adds to it tells it from an answer of its own.
-    if headers.get("Nats-Sequence").is_none() {
-        return match answer.status.map(|status| status.as_u16()) {
-            Some(404) => Ok(None),
-            status => Err(format!("status {status:?} {}", answer.description.unwrap_or_default())),
-        };
+) -> Result<Option<Message>, StoreError> {
+    let Some(got) = direct::at(&client, stream, sequence).await? else { return Ok(None) };
+    // A stream that was made again has another message there. (A redriven one has the subject of its original.)
+    if stream != DLQ && got.subject != subject.as_str() {
+        return Ok(None);
     }
-    let mut own = HeaderMap::new();
-    for (name, values) in headers.iter() {
+    let mut headers = HeaderMap::new();
+    for (name, values) in got.headers.iter() {
         if !ADDED.contains(&name.to_string().to_ascii_lowercase().as_str()) {
-            values.iter().for_each(|value| own.append(name.clone(), value.clone()));
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
         }
     }
-    Ok(Some(Message { subject, reply: Some(reply), headers: Some(own), ..answer }))
+    let length = got.payload.len();
+    let (status, description) = (None, None);
+    let (reply, headers, payload) = (Some(reply), Some(headers), got.payload);
+    Ok(Some(Message { subject, reply, headers, payload, status, description, length }))
 }
 
 #[cfg(test)]
@@ -136,11 +134,19 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_fits_and_one_message_always_does() {
-        for (bound, window, at_least) in
-            [(32 * MIB, 512, 128), (32 * MIB, 64, 1), (4 * MIB, 512, 128), (1, 1, 1), (MIB, 4, 1), (32 * MIB, 1, 1)]
-        {
+        for (bound, window, at_least) in [
+            (32 * MIB, 512, 128),
+            (32 * MIB, 64, 1),
+            (4 * MIB, 512, 128),
+            (1, 1, 1),
+            (MIB, 4, 1),
+            (32 * MIB, 1, 1),
+        ] {
             let (messages, share) = Held::new("toy", bound).shares(window, at_least, MIB);
-            assert!(share * at_least >= MIB + SUBJECTS, "the largest message fits: {bound} {window} {at_least}");
+            assert!(
+                share * at_least >= MIB + SUBJECTS,
+                "the largest message fits: {bound} {window} {at_least}"
+            );
             assert!((at_least..=window).contains(&messages), "{messages}");
             let alone = messages == at_least;
             assert!(alone || share * messages <= bound.div_ceil(2), "{bound} {window} {at_least}");

@@ -17,11 +17,16 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
+use super::held::Held;
 use crate::delivered::{self, Delivered, HEARTBEAT, Place};
 use crate::direct;
 use crate::drift::Moment;
 use crate::health::Operation;
 use crate::jitter::jittered;
+
+/// What the server says when a request that names its bytes has ended as it should: they do not suffice for the next
+/// message, or all messages have come and some bytes are left.
+const ENDED_WELL: [&str; 2] = ["Message Size Exceeds MaxBytes", "Batch Completed"];
 
 /// How long the server may take to answer when we stop; what is on its way to us is here by then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -64,9 +69,13 @@ pub(super) struct Puller {
     pub(super) durable: Durable,
     /// One permit for every message that there is room for. A message takes its permit along.
     pub(super) room: Arc<Semaphore>,
+    /// The bytes of the messages. A message counts from when it is here.
+    pub(super) held: Arc<Held>,
     /// No request asks for fewer messages, and all open requests together for no more.
     pub(super) at_least: usize,
     pub(super) at_most: usize,
+    /// No request asks for more than so many bytes times the messages that it asks for.
+    pub(super) share: usize,
     pub(super) pulled: mpsc::UnboundedSender<Pulled>,
     pub(super) pulling: Operation,
     pub(super) stop: CancellationToken,
@@ -168,11 +177,15 @@ impl Puller {
         failures: &mut u32,
     ) -> anyhow::Result<()> {
         let at_least = u32::try_from(self.at_least).unwrap_or(u32::MAX);
+        let room = || async {
+            self.held.has_room().await;
+            self.room.acquire_many(at_least).await
+        };
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                room = self.room.acquire_many(at_least), if open.messages + self.at_least <= self.at_most => {
+                room = room(), if open.messages + self.at_least <= self.at_most => {
                     room?.forget();
                     self.request(open).await?;
                     if *failures == 0 {
@@ -205,7 +218,7 @@ impl Puller {
         let batch = self.at_least + more;
         open.messages += batch;
         let Durable { stream, name, .. } = &self.durable;
-        delivered::request(&self.client, (*stream, name), &open.inbox, (batch, 0)).await
+        delivered::request(&self.client, (*stream, name), &open.inbox, (batch, batch * self.share)).await
     }
 
     /// Passes on a message, and with it what else is here already: no more than was asked for.
@@ -255,8 +268,10 @@ impl Puller {
                 let unanswered = messages.min(*expected);
                 *expected -= unanswered;
                 self.room.add_permits(unanswered);
-                // The request has run out. Anything else (deleted, leader gone, server stopping) needs a new start.
-                if status == StatusCode::TIMEOUT {
+                // The request has run out, or its messages or bytes have. Anything else (deleted, leader gone, server
+                // stopping) needs a new start.
+                let ended_well = ENDED_WELL.iter().any(|text| description.contains(text));
+                if status == StatusCode::TIMEOUT || ended_well {
                     return Ok(None);
                 }
                 bail!("status {status} {description}");
@@ -264,6 +279,7 @@ impl Puller {
             Delivered::Message(message, Place { sequence, delivered, stored_at, .. }) => {
                 let stored_at = DateTime::from_timestamp_nanos(stored_at);
                 *next_sequence = Some(next_sequence.unwrap_or(0).max(sequence + 1));
+                self.held.take(message.length);
                 *expected = expected.saturating_sub(1);
                 Ok(Some(Arrival { message, stream: self.durable.stream, sequence, stored_at, delivered }))
             }

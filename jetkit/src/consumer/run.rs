@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
+use super::held::Held;
 use super::lag::Lag;
 use super::pause::Pauses;
 use super::pull::{Puller, pause_after};
@@ -68,6 +69,7 @@ impl Consumer {
         let (pulled, arrived) = mpsc::unbounded_channel();
         // One place each for redrives and timers.
         let room = Arc::new(Semaphore::new(self.limits.window + 2));
+        let held = Held::new(&self.name, self.limits.max_bytes);
         let (mut pullers, mut asking) = (Vec::new(), Vec::new());
         for durable in self.durables() {
             let Limits { window, concurrency, .. } = self.limits;
@@ -75,13 +77,18 @@ impl Consumer {
             let check = self.check_of(durable.stream);
             let lag = Lag::new(&self, js.clone(), durable.clone(), check.beside("backlog"), stop.clone());
             asking.push(watched(&ended, lag.run()));
+            let at_least = if for_events { (window / 4).min(window - concurrency).max(1) } else { 1 };
+            let (at_most, share) =
+                held.shares(if for_events { window } else { 1 }, at_least, client.server_info().max_payload);
             let puller = Puller {
                 client: client.clone(),
                 js: js.clone(),
                 durable,
                 room: Arc::clone(&room),
-                at_least: if for_events { (window / 4).min(window - concurrency).max(1) } else { 1 },
-                at_most: if for_events { window } else { 1 },
+                held: Arc::clone(&held),
+                at_least,
+                at_most,
+                share,
                 pulled: pulled.clone(),
                 pulling: Operation::starting(check, "pulling"),
                 stop: stop.clone(),
@@ -96,7 +103,7 @@ impl Consumer {
         // Outlasts the time between two probes by far.
         let pause = (self.limits.breaker.longest_delay + self.limits.handler_timeout) * 2;
         let pauses = Pauses::new(&client, &self.durables(), pause);
-        let runtime = Runtime::new(self, inbox, client, room, settlements, pauses);
+        let runtime = Runtime::new(self, inbox, client, (room, held), settlements, pauses);
         runtime.run(arrived, stop, ended).await?;
         for task in pullers.into_iter().chain(asking) {
             task.await?;

@@ -1,6 +1,8 @@
 //! The runtime of a consumer: one task owns every message that was pulled, buffered or running. It keeps the lanes in
 //! order, extends deadlines, has marked what was handled, and passes on what was decided.
 
+mod away;
+
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use async_nats::header::HeaderMap;
-use async_nats::{Client, Subject, connection};
+use async_nats::{Client, Message, Subject, connection};
+use bytes::Bytes;
 use chrono::Utc;
 use foldhash::fast::RandomState;
 use futures::StreamExt;
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 
 use super::breaker::Switch;
+use super::held::{Away, Held};
 use super::pause::Pauses;
 use super::pull::{Arrival, Pulled};
 use super::settle::{Settlement, Verdict};
@@ -31,7 +35,7 @@ use crate::health::CheckHandle;
 use crate::inbox::{Inbox, InboxError, Marks, Turn};
 use crate::jitter::jittered;
 use crate::subject::{self, EventSubject};
-use crate::{DLQ, DeadLetter, Envelope, Original, TraceContext};
+use crate::{DLQ, DeadLetter, Envelope, Original, StoreError, TraceContext};
 
 /// How long storing a dead letter is put off after a failure.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
@@ -48,6 +52,10 @@ pub(super) struct Owned {
     headers_dropped: usize,
     stream: Cow<'static, str>,
     lane: u64,
+    /// How much room it takes up, but for when it is away.
+    bytes: usize,
+    /// Its bytes are among those that are kept for a retry.
+    kept_for_retry: bool,
     /// When the server was last told that it is being worked on.
     extended_at: Instant,
     /// It takes up room in the window; not while it waits for a retry, and not after.
@@ -58,6 +66,8 @@ pub(super) struct Owned {
 pub(super) enum Stage {
     /// Waits for its turn or for its retry.
     Waiting(Delivery),
+    /// Waits for its retry, and was let go of.
+    Away(Away),
     /// With a worker or a task, which gives the delivery back, or handled and about to be marked.
     Running,
 }
@@ -74,6 +84,8 @@ enum Written {
     Marks(Vec<Handled>, Result<(), InboxError>),
     /// A dead letter; or none, because the consumer was stopped before.
     DeadLetter(Id, bool),
+    /// A message that was away was read again.
+    Fetched(Id, Box<(Away, Result<Option<Message>, StoreError>)>),
 }
 
 pub(super) struct Runtime {
@@ -83,6 +95,11 @@ pub(super) struct Runtime {
     lanes_by: OrderingKey,
     client: Client,
     room: Arc<Semaphore>,
+    held: Arc<Held>,
+    /// How many of the bytes that are held wait for a retry.
+    kept_for_retry: usize,
+    /// How many messages are being read again. Each has a handler's place already.
+    fetching: usize,
     settlements: mpsc::UnboundedSender<Settlement>,
     pub(super) owned: HashMap<Id, Owned, RandomState>,
     /// Behind the message of each lane that runs or waits (for a slot, for its retry): the later ones, in order.
@@ -111,7 +128,7 @@ impl Runtime {
         consumer: Consumer,
         inbox: Arc<dyn Inbox>,
         client: Client,
-        room: Arc<Semaphore>,
+        (room, held): (Arc<Semaphore>, Arc<Held>),
         settlements: mpsc::UnboundedSender<Settlement>,
         pauses: Pauses,
     ) -> Self {
@@ -132,6 +149,9 @@ impl Runtime {
             inbox,
             client,
             room,
+            held,
+            kept_for_retry: 0,
+            fetching: 0,
             settlements,
             owned: HashMap::default(),
             lanes: HashMap::default(),
@@ -161,7 +181,7 @@ impl Runtime {
                     processed.drain(..).for_each(|processed| self.follow_up(processed));
                 }
                 Some(written) = self.writing.join_next() => self.finish(written?),
-                Some(due) = self.retries.next() => self.ready.push_back(due.into_inner()),
+                Some(due) = self.retries.next() => self.due(due.into_inner()),
                 Some(prober) = self.switch.answered.recv() => self.circuit_answered(prober),
                 () = tokio::time::sleep_until(probe_at.unwrap_or_else(Instant::now)), if probe_at.is_some() => {
                     self.circuit_due();
@@ -202,6 +222,7 @@ impl Runtime {
                 // Delivered again although it is here: it is settled by its latest name, and not run twice.
                 same.get_mut().reply = owned.reply;
                 same.get_mut().extended_at = owned.extended_at;
+                self.held.let_go(owned.bytes);
                 self.room.add_permits(1);
             }
             Entry::Vacant(free) => {
@@ -223,7 +244,7 @@ impl Runtime {
         Arrival { message, stream, sequence, stored_at, delivered }: Arrival,
         now: Instant,
     ) -> Option<(Id, Delivery, Owned)> {
-        let reply = message.reply?;
+        let (reply, bytes) = (message.reply?, message.length);
         let id = (stream, sequence);
         let turn = if delivered > 1 { Turn::Again } else { Turn::First };
         let (mut stream, mut headers) = (Cow::Borrowed(stream), message.headers.unwrap_or_default());
@@ -253,6 +274,8 @@ impl Runtime {
             headers_dropped,
             stream,
             lane: self.lane_of(&delivery),
+            bytes,
+            kept_for_retry: false,
             extended_at: now,
             holds_room: true,
             stage: Stage::Running,
@@ -278,12 +301,25 @@ impl Runtime {
         let most = self.switch.circuit.may_start().unwrap_or(usize::MAX).min(self.workers.free());
         let mut jobs = Vec::with_capacity(most.min(self.ready.len()));
         let now = Instant::now();
-        while jobs.len() < most
+        while jobs.len() + self.fetching < most
             && let Some(id) = self.ready.pop_front()
         {
             let Some(owned) = self.owned.get_mut(&id) else { continue };
-            let Stage::Waiting(mut delivery) = std::mem::replace(&mut owned.stage, Stage::Running) else {
-                continue;
+            let mut delivery = match std::mem::replace(&mut owned.stage, Stage::Running) {
+                Stage::Waiting(delivery) => delivery,
+                Stage::Away(away) => {
+                    let busy =
+                        self.workers.free() < self.limits.concurrency || self.fetching + jobs.len() > 0;
+                    if busy && !self.held.fits(owned.bytes) {
+                        // What runs makes room when it ends.
+                        owned.stage = Stage::Away(away);
+                        self.ready.push_front(id);
+                        break;
+                    }
+                    self.fetch(id, away);
+                    continue;
+                }
+                Stage::Running => continue,
             };
             if now.duration_since(owned.extended_at) + self.limits.handler_timeout > self.limits.ack_wait {
                 // The server may think that we are gone, and have given it to somebody else.
@@ -342,6 +378,7 @@ impl Runtime {
                 self.settle(id, Verdict::Term);
             }
             Written::DeadLetter(id, false) => self.settle(id, Verdict::Nak(DEAD_LETTER_PAUSE)),
+            Written::Fetched(id, fetched) => self.fetched(id, fetched.0, fetched.1),
         }
     }
 
@@ -350,10 +387,21 @@ impl Runtime {
         self.settle(id, Verdict::Ack);
     }
 
-    /// Tries a message again after a while. It takes up no room until then.
+    /// Tries a message again after a while. It takes up no room in the window until then, and a bounded share of the bytes.
     fn retry(&mut self, id: Id, delivery: Delivery, after: Duration) {
         let Some(owned) = self.owned.get_mut(&id) else { return };
-        owned.stage = Stage::Waiting(Delivery { turn: Turn::Again, ..delivery });
+        if self.kept_for_retry + owned.bytes <= self.held.for_retries() {
+            self.kept_for_retry += owned.bytes;
+            owned.kept_for_retry = true;
+            // A copy, or it would keep all that was received together with it.
+            let payload = Bytes::copy_from_slice(&delivery.payload);
+            owned.stage = Stage::Waiting(Delivery { turn: Turn::Again, payload, ..delivery });
+        } else {
+            let Delivery { subject, stored_at, first_failed_at, .. } = delivery;
+            owned.stage = Stage::Away(Away { subject, stored_at, first_failed_at });
+            owned.headers = HeaderMap::new();
+            self.held.let_go(owned.bytes);
+        }
         if std::mem::take(&mut owned.holds_room) {
             self.room.add_permits(1);
         }
@@ -426,6 +474,9 @@ impl Runtime {
         if owned.holds_room {
             self.room.add_permits(1);
         }
+        if !matches!(owned.stage, Stage::Away(_)) {
+            self.held.let_go(owned.bytes);
+        }
         // Once it is to stop, nothing new is started.
         if !self.stopping.is_cancelled()
             && let Entry::Occupied(mut behind) = self.lanes.entry(owned.lane)
@@ -441,6 +492,7 @@ impl Runtime {
 
     /// Tells the server that everything here is being worked on, where it was last told a third of `ack_wait` ago.
     async fn extend(&mut self) {
+        self.held.report();
         if self.switch.is_quiet() {
             self.consumer.progress.moved();
         }
@@ -514,7 +566,8 @@ impl Runtime {
 
     /// Gives back whatever does not run, and tells how many that were.
     fn give_back(&mut self, after: Duration) -> usize {
-        let waiting = self.owned.iter().filter(|(_, owned)| matches!(owned.stage, Stage::Waiting(_)));
+        let waiting =
+            self.owned.iter().filter(|(_, owned)| matches!(owned.stage, Stage::Waiting(_) | Stage::Away(_)));
         let waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
         for id in &waiting {
             self.settle(*id, Verdict::Nak(after));

@@ -6,7 +6,7 @@
 //! Each replica keeps the set in memory, from the start and live; a claim is granted only after everything that was
 //! written before the claim has been seen, so what another replica marked done is never missed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Compression, Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Compression, Config, DirectGetErrorKind, DiscardPolicy, StorageType};
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::claims::{Claims, SeenClaim};
 use super::{Claim, Ended, Grant, Inbox, InboxError, Key, Turn};
 use crate::follow::{Followed, FollowedMessage, Follower};
 use crate::log::{Outgoing, PublishFailure, publish_once};
@@ -53,6 +54,10 @@ pub struct InboxSettings {
     pub max_age: Duration,
     /// At most this many marks are kept in memory (about 60 bytes each); the oldest go first.
     pub max_marks: usize,
+    /// At most this many attempts at events that are not done are kept in memory (about 150 bytes each); the oldest go first.
+    /// One that went is read from the stream when its event comes again, which then waits for a fifth of the lease. It may run
+    /// beside others meanwhile although it may have killed the process before.
+    pub max_claims: usize,
     /// Replicas of the stream on a cluster.
     pub replicas: usize,
     /// How large the stream may become; -1 for no limit. When it is full, nothing is marked until there is room.
@@ -65,6 +70,7 @@ impl Default for InboxSettings {
             lease: Duration::from_secs(25),
             max_age: Duration::from_hours(7 * 24),
             max_marks: 1_000_000,
+            max_claims: 100_000,
             replicas: 1,
             max_bytes: -1,
         }
@@ -86,6 +92,7 @@ struct Shared {
     consumer: String,
     set: Mutex<Set>,
     marks: Gauge,
+    claims: Gauge,
     /// The last sequence of the stream that the set contains.
     seen: watch::Sender<u64>,
     /// The connection, by its number, on which the set was last known to be complete.
@@ -102,6 +109,7 @@ impl JetStreamInbox {
             client: client.clone(),
             consumer: consumer.to_owned(),
             marks: metrics::gauge!("jetkit_inbox_marks", "consumer" => consumer.to_owned()),
+            claims: metrics::gauge!("jetkit_inbox_claims", "consumer" => consumer.to_owned()),
             seen: watch::Sender::new(0),
             complete_on: AtomicU64::new(0),
         });
@@ -124,6 +132,11 @@ impl JetStreamInbox {
     /// How many events are marked in memory.
     pub fn len(&self) -> usize {
         self.shared.set().done.len()
+    }
+
+    /// Returns how many attempts at events that are not done are in memory.
+    pub fn claims(&self) -> usize {
+        self.shared.set().claims.len()
     }
 
     /// Whether nothing is marked.
@@ -155,7 +168,7 @@ impl Inbox for JetStreamInbox {
 
     fn is_suspect(&self, key: Key) -> bool {
         let set = self.shared.set();
-        set.claims.get(&key).is_some_and(|claim| !claim.finished && claim.until <= Instant::now())
+        set.claims.get(key).is_some_and(|claim| !claim.finished && claim.until <= Instant::now())
     }
 
     fn is_done(&self, key: Key) -> bool {
@@ -247,8 +260,8 @@ impl Shared {
         let written = self.write_attempt(key, &begun, Some(after)).await;
         let sequence = match written {
             Ok(sequence) => sequence,
-            // Another replica was first, or this one was and did not hear of it: either way, wait for it.
-            Err(PublishFailure::Conflict) => return Ok(Claim::Held),
+            // Another replica was first, or this one was and did not hear of it, or forgot: in each case, wait for it.
+            Err(PublishFailure::Conflict) => return self.recall(key).await.map(|()| Claim::Held),
             Err(failure) => return Err(InboxError(failure.to_string())),
         };
         self.seen_up_to(sequence).await?;
@@ -258,6 +271,27 @@ impl Shared {
         }
         let unfinished = earlier.is_some_and(|claim| !claim.finished);
         Ok(Claim::Granted(Grant { attempt, unfinished, postponed, first_failed_at }))
+    }
+
+    /// Reads the last attempt at an event from the stream: there was no room for it in memory, or it is not here yet.
+    async fn recall(&self, key: Key) -> Result<(), InboxError> {
+        let js = async_nats::jetstream::new(self.client.clone());
+        let unavailable = |error: &dyn std::fmt::Display| InboxError(format!("reading a claim: {error}"));
+        let stream =
+            js.get_stream_no_info(stream_name(&self.consumer)).await.map_err(|error| unavailable(&error))?;
+        let message = match stream.direct_get_last_for_subject(self.claim_subject(key)).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
+                // Its stream was made again without it.
+                self.set().claims.remove(key);
+                return Ok(());
+            }
+            Err(error) => return Err(unavailable(&error)),
+        };
+        let attempt = serde_json::from_slice(&message.payload).map_err(|error| unavailable(&error))?;
+        // How old it is only the server's clock could tell: it is taken for new.
+        self.set().see_attempt(key, message.sequence, Duration::ZERO, &attempt);
+        Ok(())
     }
 
     async fn release(&self, key: Key, ended: Ended) -> Result<(), InboxError> {
@@ -339,7 +373,7 @@ impl Shared {
         if let Some(key) = subject.rsplit_once(".claim.").and_then(|(_, key)| uuid::Uuid::try_parse(key).ok())
         {
             match serde_json::from_slice::<Attempt>(&message.message.payload) {
-                Ok(attempt) => set.see_attempt(Key(key.as_u128()), message, &attempt),
+                Ok(attempt) => set.see_attempt(Key(key.as_u128()), message.sequence, message.age, &attempt),
                 Err(error) => tracing::warn!(%error, subject, "an unreadable claim is ignored"),
             }
         } else {
@@ -350,6 +384,7 @@ impl Shared {
         }
         set.forget_old();
         self.marks.set(lossy(set.done.len()));
+        self.claims.set(lossy(set.claims.len()));
         drop(set);
         self.seen.send_replace(message.sequence);
     }
@@ -397,17 +432,7 @@ struct Set {
     /// The marks, oldest first, and until when each is kept.
     order: VecDeque<(Instant, Key)>,
     /// The latest attempt at each event that is not done.
-    claims: HashMap<Key, SeenClaim>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct SeenClaim {
-    sequence: u64,
-    attempt: u32,
-    finished: bool,
-    until: Instant,
-    postponed: u32,
-    first_failed_at: Option<DateTime<Utc>>,
+    claims: Claims,
 }
 
 enum Look {
@@ -428,7 +453,7 @@ impl Set {
             max_marks: settings.max_marks.max(1),
             done: HashSet::new(),
             order: VecDeque::new(),
-            claims: HashMap::new(),
+            claims: Claims::new(settings.max_claims),
         }
     }
 
@@ -437,14 +462,14 @@ impl Set {
         if self.done.contains(&key) {
             return Some(Claim::Done);
         }
-        (self.claims.is_empty() || !self.claims.contains_key(&key)).then_some(Claim::Granted(Grant::first()))
+        self.claims.get(key).is_none().then_some(Claim::Granted(Grant::first()))
     }
 
     fn look(&self, key: Key, delivery: Turn) -> Look {
         if self.done.contains(&key) {
             return Look::Answer(Claim::Done);
         }
-        match self.claims.get(&key) {
+        match self.claims.get(key) {
             Some(claim) if !claim.finished && claim.until > Instant::now() => Look::Answer(Claim::Held),
             Some(claim) => {
                 let attempt = claim.attempt.saturating_add(1);
@@ -457,30 +482,35 @@ impl Set {
         }
     }
 
-    fn see_attempt(&mut self, key: Key, message: &FollowedMessage, attempt: &Attempt) {
+    fn see_attempt(&mut self, key: Key, sequence: u64, age: Duration, attempt: &Attempt) {
         if self.done.contains(&key) {
             return;
         }
         let seen = SeenClaim {
-            sequence: message.sequence,
+            sequence,
             attempt: attempt.number,
             finished: attempt.finished,
-            until: Instant::now() + self.lease.saturating_sub(message.age),
+            until: Instant::now() + self.lease.saturating_sub(age),
             postponed: attempt.postponed,
             first_failed_at: attempt.first_failed_at,
         };
-        self.claims.insert(key, seen);
+        let dropped = self.claims.see(key, seen);
+        if dropped > 0 {
+            metrics::counter!("jetkit_inbox_claims_dropped_total").increment(dropped);
+        }
     }
 
     fn mark(&mut self, key: Key, age: Duration) {
         if self.done.insert(key) {
             self.order.push_back((Instant::now() + self.max_age.saturating_sub(age), key));
-            self.claims.remove(&key);
+            self.claims.remove(key);
         }
     }
 
     fn forget_old(&mut self) {
         let now = Instant::now();
+        // The stream has forgotten them too.
+        self.claims.forget_while(|claim| claim.until + self.max_age < now);
         while let Some((until, key)) = self.order.front() {
             let aged = *until < now;
             if !aged && self.order.len() <= self.max_marks {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use futures::FutureExt;
-use jetkit::inbox::{Claim, Inbox, InboxSettings, JetStreamInbox, Key, MemoryInbox, Turn};
+use jetkit::inbox::{Claim, Ended, Inbox, InboxSettings, JetStreamInbox, Key, MemoryInbox, Turn};
 use jetkit::testing::{CONFORMANCE_LEASE, NatsServer, WrongClock, eventually, inbox_conformance};
 
 use crate::toy::SOON;
@@ -85,6 +85,35 @@ async fn a_claim_that_ran_out_before_the_start_is_not_waited_for() {
     assert!(!open(&client).await.is_suspect(key), "it may still be running");
     eventually(SOON, || async { one.is_suspect(key).then_some(()) }).await;
     assert!(open(&client).await.is_suspect(key));
+}
+
+#[tokio::test]
+async fn claims_beyond_the_cap_leave_the_memory_and_count_as_before() {
+    let server = NatsServer::start().await;
+    let settings = InboxSettings { lease: CONFORMANCE_LEASE, max_claims: 3, ..InboxSettings::default() };
+    let inbox = JetStreamInbox::open(server.client().await, "test", settings).await.unwrap();
+    let keys: Vec<_> = (0..10).map(|n| Key::of_event(&format!("e-{n}"))).collect();
+    for key in &keys {
+        let Claim::Granted(grant) = inbox.claim(*key, Turn::Again).await.unwrap() else { panic!("{key}") };
+        assert_eq!(grant.attempt, 2);
+        let ended = Ended { attempts: grant.attempt, postponed: 0, first_failed_at: Utc::now() };
+        inbox.release(*key, ended).await.unwrap();
+    }
+    assert_eq!(inbox.claims(), 3);
+    for key in keys {
+        let grant = eventually(SOON, || async {
+            match inbox.claim(key, Turn::Again).await.unwrap() {
+                Claim::Granted(grant) => Some(grant),
+                Claim::Held => None,
+                Claim::Done => panic!("{key} was never handled"),
+            }
+        });
+        let grant = grant.await;
+        assert_eq!(grant.attempt, 3, "{key}");
+        assert!(!grant.unfinished && grant.first_failed_at.is_some(), "{key}");
+        inbox.done(&[key]).await.unwrap();
+    }
+    assert_eq!(inbox.claims(), 0);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod circuit;
 mod cluster;
 mod consumer;
 mod follow;
+mod held;
 mod http;
 mod identity;
 mod inbox;

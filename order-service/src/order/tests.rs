@@ -100,6 +100,25 @@ fn an_order_that_makes_no_sense_is_not_placed() {
 }
 
 #[test]
+fn the_largest_order_fits_into_an_event_and_into_a_request() {
+    let longest = OrderItem {
+        product_id: id(&"p".repeat(EntityId::MAX_LEN)),
+        // Four bytes each.
+        product_name: "𝄞".repeat(MAX_NAME_CHARS),
+        ..item(MAX_QUANTITY, 99_999)
+    };
+    let items = vec![longest; MAX_ITEMS];
+    let total = total(&items).unwrap();
+    let payment_method = PaymentMethod::Card { token: CardToken("t".repeat(MAX_NAME_CHARS)) };
+    let largest = OrderPlaced { items, total, payment_method, ..order() };
+    given::<Order>([]).when(&OrderCommand::Place(largest.clone())).then([largest.clone().into()]);
+    let bytes = serde_json::to_vec(&largest).unwrap().len();
+    let room = usize::try_from(jetkit::provision::MAX_EVENT_BYTES).unwrap();
+    assert!(bytes < room / 2, "{bytes} of {room}: the envelope and the headers have room");
+    assert!(bytes < jetkit::http::MAX_BODY_BYTES / 2, "{bytes}");
+}
+
+#[test]
 fn an_order_of_old_with_a_name_and_an_address_refused_today_goes_on() {
     let items = vec![OrderItem { product_name: "La\u{202e}pm\u{200b}".to_owned(), ..item(1, 2500) }];
     let old = OrderPlaced { items, customer_email: Some("jörg@example.com".to_owned()), ..order() };
