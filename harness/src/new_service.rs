@@ -129,7 +129,8 @@ impl Plan {
             let lib = after_last(&lib, "use ", &format!("use {entity}::{{{}}};\n", types.join(", ")))?;
             let start = lib.find("pub enum ShopEvent {").context("no ShopEvent")?;
             let end = lib[start..].find("\n    }\n").context("ShopEvent has no end")? + start + 1;
-            let variants: String = types.iter().map(|name| format!("        {name}({name}),\n")).collect();
+            let variants: String =
+                types.iter().flat_map(|name| ["        ", name, "(", name, "),\n"]).collect();
             Ok(format!("{}{variants}{}", &lib[..end], &lib[end..]))
         })
     }
