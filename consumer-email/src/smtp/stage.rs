@@ -82,7 +82,8 @@ mod tests {
     #[test]
     fn a_fault_of_the_server_is_not_one_of_the_mail() {
         use Stage::{Connect, Content, Recipient, Sender};
-        let cases: &[(&[Stage], &[Option<u16>], Fault)] = &[
+        type Case<'a> = (&'a [Stage], &'a [Option<u16>], Fault);
+        let cases: &[Case<'_>] = &[
             (&[Connect], &[None, Some(421), Some(450), Some(535), Some(554)], Fault::Server),
             (&[Sender], &[None, Some(421), Some(451), Some(452), Some(530), Some(550)], Fault::Server),
             (&[Sender], &[Some(552), Some(555)], Fault::Mail),

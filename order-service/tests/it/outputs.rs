@@ -112,7 +112,7 @@ async fn an_error_that_nobody_reads_does_not_keep_a_process_from_ending() {
     let (nats, data) = (NatsServer::start().await, TempDir::new().unwrap());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let (_reader, mut full) = std::io::pipe().unwrap();
-    full.write_all(&[b'x'; 64 * 1024]).unwrap();
+    full.write_all(&vec![b'x'; 64 * 1024]).unwrap();
     let mut command = command(&nats, &data);
     command.env("HTTP_ADDR", taken.local_addr().unwrap().to_string());
     command.stdout(full.try_clone().unwrap()).stderr(full);

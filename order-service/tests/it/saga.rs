@@ -102,7 +102,7 @@ async fn an_order_whose_timer_was_lost_is_cancelled_all_the_same() {
         let order = desk.http.get("/orders/o-1").await.body;
         (order["cancel_reason"] == "timed_out").then_some(())
     };
-    eventually(Duration::from_secs(60), cancelled).await;
+    eventually(Duration::from_mins(1), cancelled).await;
 }
 
 #[tokio::test]
