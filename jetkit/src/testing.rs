@@ -1,4 +1,5 @@
-//! For tests: a private nats-server per test, or a cluster of three, and waiting without sleeping. Behind the feature `testing`.
+//! For tests: a [`Harness`] with a private nats-server per test, or a cluster of three, and waiting without sleeping. Behind the
+//! feature `testing`.
 //!
 //! Nothing here pretends to be JetStream. A server starts in about 15 ms, so every test that touches one has its own.
 
@@ -15,6 +16,8 @@ mod cluster;
 mod conformance;
 #[cfg(feature = "read-models")]
 mod folded;
+mod handled;
+mod harness;
 mod laws;
 mod locate;
 #[cfg(feature = "http")]
@@ -26,13 +29,14 @@ mod tied;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-#[doc(inline)]
-pub use crate::records_anything;
+pub use anything::Anything;
 pub use clock::WrongClock;
 pub use cluster::NatsCluster;
 pub use conformance::{CONFORMANCE_LEASE, inbox_conformance};
 #[cfg(feature = "read-models")]
 pub use folded::Folded;
+pub use handled::{handled, has_handled_all};
+pub use harness::{Harness, Running, cause, happened, id, metadata};
 pub use laws::aggregate_laws;
 pub use locate::{LocateError, OLDEST_NATS_SERVER, PINNED_NATS_SERVER, ServerVersion, locate_nats_server};
 #[cfg(feature = "http")]
@@ -42,6 +46,9 @@ pub use spec::{Given, When, given};
 pub use tied::{spawn_tied, tied_command};
 
 use crate::{Envelope, Event, Recorded};
+
+/// How long a test waits for what should happen at once: on a machine that is busy with others, too.
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// An event as a handler gets it, from its wire document: a golden file, say. It is the entity's first, and the log's.
 pub fn recorded<E: Event>(document: &str) -> Recorded<E> {

@@ -4,29 +4,11 @@ use common::money::Money;
 use common::order::OrderEvent;
 use common::payment::{PaymentEvent, PaymentMethodKind};
 use consumer_analytics::http::Api;
-use consumer_analytics::shop_metrics::ShopMetrics;
 use jetkit::http::HttpApi as _;
-use jetkit::testing::{NatsServer, Routes, records_anything};
-use jetkit::{Aggregate, Cause, EventId, EventLog, EventSet, ReadModel};
+use jetkit::testing::{Harness, Routes};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::{confirmed, eur, paid, placed};
-
-records_anything!(AnyOrder, "order", OrderEvent);
-records_anything!(AnyPayment, "payment", PaymentEvent);
-
-/// Gives the command twice for one cause, as a retry does, and says where it stands.
-async fn happens<A>(log: &EventLog, event: A::Event) -> u64
-where
-    A: Aggregate<Command = <A as Aggregate>::Event>,
-{
-    let cause = Cause::request(EventId::generate());
-    let stored = log.store::<A>().execute(event.entity_id(), &event, &cause).await.unwrap();
-    let again = log.store::<A>().execute(event.entity_id(), &event, &cause).await.unwrap();
-    assert!(again.repeated);
-    stored.sequence
-}
 
 async fn get(http: &Routes, path: &str) -> Value {
     let answer = http.get(path).await;
@@ -36,21 +18,16 @@ async fn get(http: &Routes, path: &str) -> Value {
 
 #[tokio::test]
 async fn the_numbers_are_those_of_the_log() {
-    let server = NatsServer::start().await;
-    let client = server.client().await;
-    jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-    let log = EventLog::new(client, "/test");
-    let dir = TempDir::new().unwrap();
-    let metrics = ReadModel::<ShopMetrics>::follow(&log, dir.path());
-    let http = Routes::new(Api { metrics }.routes());
+    let harness = Harness::start(&common::catalog()).await;
+    let http = Routes::new(Api { metrics: harness.read_model() }.routes());
 
     let price: Money = eur(1_050);
     let mut last = 0;
     for n in 0..5 {
         let order_id = format!("o-{n}");
-        happens::<AnyOrder>(&log, placed(&order_id, "alice", &[("p-1", 2, price)]).into()).await;
-        happens::<AnyPayment>(&log, paid(&order_id, eur(2_100), PaymentMethodKind::Card).into()).await;
-        last = happens::<AnyOrder>(&log, confirmed(&order_id).into()).await;
+        harness.happens::<OrderEvent, _>(placed(&order_id, "alice", &[("p-1", 2, price)])).await;
+        harness.happens::<PaymentEvent, _>(paid(&order_id, eur(2_100), PaymentMethodKind::Card)).await;
+        last = harness.happens::<OrderEvent, _>(confirmed(&order_id)).await.sequence;
     }
 
     let summary = get(&http, &format!("/metrics/summary?min_sequence={last}")).await;
@@ -80,11 +57,8 @@ async fn the_numbers_are_those_of_the_log() {
 
 #[tokio::test]
 async fn the_page_needs_nothing_from_elsewhere() {
-    let server = NatsServer::start().await;
-    let log = EventLog::new(server.client().await, "/test");
-    let dir = TempDir::new().unwrap();
-    let metrics = ReadModel::follow(&log, dir.path());
-    let http = Routes::new(Api { metrics }.routes());
+    let harness = Harness::start(&common::catalog()).await;
+    let http = Routes::new(Api { metrics: harness.read_model() }.routes());
     let page = http.get("/").await;
     assert_eq!(page.status, 200);
     for foreign in ["http://", "https://", "src=", "@import", "url("] {

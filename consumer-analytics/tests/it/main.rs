@@ -15,12 +15,8 @@ use common::order::{
 };
 use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed, PaymentRefunded};
 use consumer_analytics::shop_metrics::{SalesEvent, ShopMetrics};
-use jetkit::testing::Folded;
-use jetkit::{EntityId, EventId, EventSet, Metadata, Recorded};
-
-fn id(text: &str) -> EntityId {
-    EntityId::new(text).unwrap()
-}
+use jetkit::testing::{Folded, id, metadata};
+use jetkit::{EntityId, EventSet, Metadata, Recorded};
 
 fn eur(minor: i64) -> Money {
     Money::new(minor, Currency::EUR).unwrap()
@@ -85,20 +81,7 @@ fn refunded(order_id: &str, amount: Money) -> PaymentRefunded {
 fn at(ms: i64, event: impl Into<SalesEvent>) -> Recorded<SalesEvent> {
     let event = event.into();
     let noon: DateTime<Utc> = "2026-01-02T12:00:00Z".parse().unwrap();
-    let (event_type, data_version) = event.kind();
-    let event_id = EventId::generate();
-    let meta = Metadata {
-        id: event_id.clone(),
-        source: "/test".into(),
-        event_type: event_type.into(),
-        time: noon + TimeDelta::milliseconds(ms),
-        data_version,
-        correlation_id: event_id,
-        causation_id: None,
-        user_id: None,
-        priority: None,
-        trace: None,
-    };
+    let meta = Metadata { time: noon + TimeDelta::milliseconds(ms), ..metadata(event.kind()) };
     Recorded { event, stored_at: meta.time, meta, version: 1, sequence: 1 }
 }
 

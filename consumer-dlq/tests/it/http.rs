@@ -2,24 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use common::order::{OrderConfirmed, OrderEvent};
 use consumer_dlq::archive::Archive;
 use consumer_dlq::http::Api;
 use jetkit::http::HttpApi as _;
-use jetkit::testing::{NatsServer, Routes, eventually, records_anything};
-use jetkit::{
-    Cause, Consumer, EntityId, EventId, EventLog, EventSet, Handler, HandlerError, HandlerResult,
-    OrUnavailable, ReadModel, Recorded,
-};
+use jetkit::testing::{Harness, Routes, Running, SOON, eventually, id};
+use jetkit::{Consumer, Handler, HandlerError, HandlerResult, OrUnavailable, Recorded};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// Refuses some orders, and remembers what it saw and what it did.
 #[derive(Default)]
@@ -43,47 +34,35 @@ impl Handler<OrderConfirmed> for Picky {
 
 /// A log, two consumers of which one is picky, and the archive.
 struct Shop {
-    server: NatsServer,
-    _dir: TempDir,
-    log: EventLog,
+    harness: Harness,
     picky: Arc<Picky>,
     other: Arc<Picky>,
     http: Routes,
-    stop: CancellationToken,
-    tasks: Vec<AbortOnDropHandle<anyhow::Result<()>>>,
+    running: Vec<Running>,
 }
 
 impl Shop {
     async fn start(refused: impl IntoIterator<Item = &'static str>) -> Self {
-        let server = NatsServer::start().await;
-        let client = server.client().await;
-        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
+        let harness = Harness::start(&common::catalog()).await;
         let (picky, other) = (Arc::new(Picky::default()), Arc::new(Picky::default()));
         picky.refused.lock().unwrap().extend(refused);
-        let log = EventLog::new(client.clone(), "/test");
-        let dir = TempDir::new().unwrap();
-        let archive = Archive::new(client.clone(), ReadModel::follow(&log, dir.path()));
+        let archive = Archive::new(harness.client.clone(), harness.read_model());
         let http = Routes::new(Api { archive, catalog: Arc::new(common::catalog()) }.routes());
-        let stop = CancellationToken::new();
-        let mut shop = Self { server, _dir: dir, log, picky, other, http, stop, tasks: Vec::new() };
+        let mut shop = Self { harness, picky, other, http, running: Vec::new() };
         shop.start_consumers();
         shop
     }
 
     fn start_consumers(&mut self) {
-        self.stop = CancellationToken::new();
         let run = |name: &str, handler: &Arc<Picky>| {
-            let consumer = Consumer::new(name).on::<OrderConfirmed>(Arc::clone(handler));
-            AbortOnDropHandle::new(tokio::spawn(consumer.run(self.log.client().clone(), self.stop.clone())))
+            self.harness.run(Consumer::new(name).on::<OrderConfirmed>(Arc::clone(handler)))
         };
-        self.tasks = vec![run("picky", &self.picky), run("other", &self.other)];
+        self.running = vec![run("picky", &self.picky), run("other", &self.other)];
     }
 
     async fn confirmed(&self, order_id: &str) {
-        let id = |text| EntityId::new(text).unwrap();
-        let event = OrderEvent::from(OrderConfirmed { order_id: id(order_id), payment_id: id("p-1") });
-        let cause = Cause::request(EventId::generate());
-        self.log.store::<AnyOrder>().execute(event.entity_id(), &event, &cause).await.unwrap();
+        let confirmed = OrderConfirmed { order_id: id(order_id), payment_id: id("p-1") };
+        self.harness.happens::<OrderEvent, _>(confirmed).await;
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
@@ -117,14 +96,6 @@ impl Shop {
         .await
     }
 }
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-records_anything!(AnyOrder, "order", OrderEvent);
 
 #[tokio::test]
 async fn a_dead_letter_is_listed_and_shown_whole() {
@@ -162,7 +133,7 @@ impl Handler<OrderConfirmed> for Shelf {
 
 #[tokio::test]
 async fn a_consumer_that_waits_for_what_is_down_is_shown_and_makes_no_dead_letter() {
-    let mut shop = Shop::start([]).await;
+    let shop = Shop::start([]).await;
     let circuits = async || {
         let (status, body) = shop.ask(Method::GET, "/circuits", None).await;
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -170,13 +141,12 @@ async fn a_consumer_that_waits_for_what_is_down_is_shown_and_makes_no_dead_lette
     };
     assert_eq!(circuits().await, [] as [Value; 0]);
     let consumer = Consumer::new("shelves").max_attempts(1).on::<OrderConfirmed>(Shelf);
-    let shelves = tokio::spawn(consumer.run(shop.log.client().clone(), shop.stop.clone()));
+    let _shelves = shop.harness.run(consumer);
     shop.confirmed("o-1").await;
     let open = eventually(SOON, async || circuits().await.pop()).await;
     assert_eq!((&open["consumer"], &open["dependency"]), (&json!("shelves"), &json!("shelf")));
     assert_eq!(open["reason"], "<b>full</b>");
     assert_eq!(shop.list("").await, [] as [Value; 0]);
-    shop.tasks.push(AbortOnDropHandle::new(shelves));
 }
 
 #[tokio::test]
@@ -190,7 +160,7 @@ async fn a_dead_letter_with_any_headers_is_shown_and_redriven() {
              Dlq-First-Failed-At: 2026-01-01T00:00:00Z\r\nDlq-Last-Failed-At: 2026-01-01T00:00:00Z\r\n\
              Dlq-Redrives: 0\r\nDlq-Stream: EVENTS\r\nDlq-Sequence: {n}\r\nDlq-Subject: order.confirmed.o-1.1\r\n\r\n"
         );
-        shop.server.publish_raw(b"dlq.events.picky.order.confirmed", headers.as_bytes(), b"{}").await;
+        shop.harness.server.publish_raw(b"dlq.events.picky.order.confirmed", headers.as_bytes(), b"{}").await;
     }
     shop.listed("consumer=picky", first_lines.len()).await;
     for (n, first_line) in first_lines.iter().enumerate() {
@@ -205,8 +175,7 @@ async fn a_dead_letter_with_any_headers_is_shown_and_redriven() {
 #[tokio::test]
 async fn what_is_no_json_is_shown_byte_for_byte() {
     let shop = Shop::start([]).await;
-    let client = shop.log.client();
-    client.publish("order.confirmed.o-1.1", b"\xff\x00poison".as_slice().into()).await.unwrap();
+    shop.harness.client.publish("order.confirmed.o-1.1", b"\xff\x00poison".as_slice().into()).await.unwrap();
     let items = shop.listed("class=undecodable&consumer=picky", 1).await;
     let (_, whole) =
         shop.ask(Method::GET, &format!("/dead-letters/{}", items[0]["id"].as_str().unwrap()), None).await;
@@ -294,7 +263,7 @@ async fn what_is_dismissed_is_put_away_and_not_lost() {
 #[tokio::test]
 async fn what_is_not_there_is_not_found_and_strangers_on_the_stream_are_left_out() {
     let shop = Shop::start(["o-1"]).await;
-    shop.log.client().publish("dlq.events.x.y.z", "hello".into()).await.unwrap();
+    shop.harness.client.publish("dlq.events.x.y.z", "hello".into()).await.unwrap();
     shop.confirmed("o-1").await;
     shop.listed("", 1).await;
     for (method, path) in [
@@ -344,9 +313,8 @@ async fn a_redrive_waits_for_its_consumer_and_new_data_that_it_would_not_read_ar
     let mut shop = Shop::start(["o-1"]).await;
     shop.confirmed("o-1").await;
     let items = shop.listed("", 1).await;
-    shop.stop.cancel();
-    for task in shop.tasks.drain(..) {
-        task.await.unwrap().unwrap();
+    for running in shop.running.drain(..) {
+        running.stop().await;
     }
     shop.picky.refused.lock().unwrap().clear();
     let path = format!("/dead-letters/{}/redrive", items[0]["id"].as_str().unwrap());
@@ -419,8 +387,7 @@ async fn garbage_on_the_stream_hides_no_dead_letter() {
         for (known, good) in whole {
             headers.insert(known, if known == name { value } else { good });
         }
-        let client = shop.log.client();
-        client.publish_with_headers(subject.to_owned(), headers, "{}".into()).await.unwrap();
+        shop.harness.client.publish_with_headers(subject.to_owned(), headers, "{}".into()).await.unwrap();
     };
     for garbage in [
         ("Dlq-Consumer", "a.b"),

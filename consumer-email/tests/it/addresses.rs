@@ -2,14 +2,12 @@
 //! another producer has put it on the log.
 
 use common::email::wire_form;
-use consumer_email::mail_list::{MailList, MailStatus};
-use jetkit::testing::NatsServer;
-use jetkit::{Handler, ReadModel};
-use tempfile::TempDir;
+use common::order::OrderEvent;
+use consumer_email::mail_list::MailStatus;
+use jetkit::Handler;
 
 use crate::mailer::listed;
-use crate::smtp_server::SmtpServer;
-use crate::{AnyOrder, happens, log, mailer, order};
+use crate::{mailer, order, servers};
 
 /// As written, and as a mail server is given it; none where it is refused.
 const ODD: [(&str, Option<&str>); 48] = [
@@ -65,14 +63,13 @@ const ODD: [(&str, Option<&str>); 48] = [
 
 #[tokio::test]
 async fn every_address_that_the_edge_accepts_arrives_and_every_other_is_skipped() {
-    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
-    let log = log(&nats).await;
-    let mailer = mailer(&log, smtp.transport());
+    let (harness, smtp) = servers().await;
+    let mailer = mailer(&harness, smtp.transport());
     for (n, (written, wire)) in ODD.into_iter().enumerate() {
         assert_eq!(wire_form(written).ok().as_deref(), wire, "at the edge: {written:?}");
         let mut order = order(&format!("o-{n}"));
         order.customer_email = Some(written.to_owned());
-        let placed = happens::<AnyOrder, _>(&log, order).await;
+        let placed = harness.happens::<OrderEvent, _>(order).await;
         mailer.handle(placed).await.unwrap_or_else(|error| panic!("{written:?}: {error:?}"));
     }
     let arrived: Vec<String> = smtp.received().into_iter().flat_map(|mail| mail.to).collect();
@@ -81,8 +78,7 @@ async fn every_address_that_the_edge_accepts_arrives_and_every_other_is_skipped(
     let headers = smtp.received().into_iter().filter_map(|mail| mail.header("To").map(str::to_owned));
     assert_eq!(headers.collect::<Vec<_>>(), accepted);
 
-    let dir = TempDir::new().unwrap();
-    let mails = listed(&ReadModel::<MailList>::follow(&log, dir.path())).await;
+    let mails = listed(&harness.read_model()).await;
     let skipped = mails.iter().filter(|mail| mail.status == MailStatus::Skipped && mail.reason.is_some());
     assert_eq!(skipped.count(), ODD.len() - accepted.len());
 }

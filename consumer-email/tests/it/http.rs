@@ -1,26 +1,22 @@
 //! The routes of consumer-email.
 
+use common::order::OrderEvent;
 use consumer_email::http::Api;
+use jetkit::Handler;
 use jetkit::http::HttpApi as _;
-use jetkit::testing::{NatsServer, Routes};
-use jetkit::{Handler, ReadModel};
-use tempfile::TempDir;
+use jetkit::testing::Routes;
 
-use crate::smtp_server::SmtpServer;
-use crate::{AnyOrder, happens, log, mailer, order};
+use crate::{mailer, order, servers};
 
 #[tokio::test]
 async fn mails_are_listed_by_order() {
-    let (nats, smtp) = (NatsServer::start().await, SmtpServer::start().await);
-    let log = log(&nats).await;
-    let mailer = mailer(&log, smtp.transport());
+    let (harness, smtp) = servers().await;
+    let mailer = mailer(&harness, smtp.transport());
     for order_id in ["o-1", "o-2"] {
-        let placed = happens::<AnyOrder, _>(&log, order(order_id)).await;
+        let placed = harness.happens::<OrderEvent, _>(order(order_id)).await;
         mailer.handle(placed).await.unwrap();
     }
-    let dir = TempDir::new().unwrap();
-    let mails = ReadModel::follow(&log, dir.path());
-    let http = Routes::new(Api { mails }.routes());
+    let http = Routes::new(Api { mails: harness.read_model() }.routes());
 
     let about_one = http.get("/mails?order_id=o-1").await;
     assert_eq!((about_one.status.as_u16(), &about_one.body["total"]), (200, &1.into()));

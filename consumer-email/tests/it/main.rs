@@ -16,20 +16,16 @@ mod smtp_server;
 use std::sync::Arc;
 
 use common::money::{Currency, Money};
-use common::order::PaymentMethod;
 use common::order::{
-    CancelReason, OrderCancelled, OrderConfirmed, OrderEvent, OrderItem, OrderPlaced, OrderShipped,
+    CancelReason, OrderCancelled, OrderConfirmed, OrderItem, OrderPlaced, OrderShipped, PaymentMethod,
 };
-use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed};
+use common::payment::{PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use consumer_email::letter::Sender;
 use consumer_email::mailer::Mailer;
 use consumer_email::transport::MailTransport;
-use jetkit::testing::{NatsServer, records_anything};
-use jetkit::{Aggregate, Cause, EntityId, Event, EventId, EventLog, EventSet, Recorded};
+use jetkit::testing::{Harness, id};
 
-fn id(text: &str) -> EntityId {
-    EntityId::new(text).unwrap()
-}
+use crate::smtp_server::SmtpServer;
 
 fn eur(minor: i64) -> Money {
     Money::new(minor, Currency::EUR).unwrap()
@@ -81,29 +77,12 @@ fn payment(order_id: &str, status: PaymentOutcome) -> PaymentProcessed {
     }
 }
 
-/// A nats-server with the shop's streams.
-async fn log(server: &NatsServer) -> EventLog {
-    let client = server.client().await;
-    jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-    EventLog::new(client, "/test")
+/// A server with the shop's streams, and one for mail.
+async fn servers() -> (Harness, SmtpServer) {
+    (Harness::start(&common::catalog()).await, SmtpServer::start().await)
 }
 
-fn mailer(log: &EventLog, transport: impl MailTransport + 'static) -> Mailer {
-    Mailer::new(log.clone(), sender(), Arc::new(transport))
-}
-
-records_anything!(AnyOrder, "order", OrderEvent);
-records_anything!(AnyPayment, "payment", PaymentEvent);
-
-/// Puts it on the log, and says how it stands there.
-async fn happens<A, E>(log: &EventLog, event: E) -> Recorded<E>
-where
-    A: Aggregate<Command = <A as Aggregate>::Event>,
-    A::Event: From<E>,
-    E: Event,
-{
-    let (entity_id, cause) = (event.entity_id().clone(), Cause::request(EventId::generate()));
-    let stored = log.store::<A>().execute(&entity_id, &A::Event::from(event), &cause).await.unwrap();
-    assert_eq!(stored.events[0].entity_id(), &entity_id);
-    log.read::<E>(&entity_id, stored.version).await.unwrap().unwrap()
+/// A mailer that remembers nothing.
+fn mailer(harness: &Harness, transport: impl MailTransport + 'static) -> Mailer {
+    Mailer::new(harness.log.clone(), sender(), Arc::new(transport))
 }

@@ -2,30 +2,22 @@
 
 use axum::http::Method;
 use consumer_inventory::http::Api;
-use consumer_inventory::storekeeper::Storekeeper;
 use jetkit::http::HttpApi as _;
-use jetkit::testing::{Answer, NatsServer, Routes};
-use jetkit::{EventLog, ReadModel};
+use jetkit::testing::{Answer, Harness, Routes};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::{harness, keeper};
 
 struct Shop {
-    _server: NatsServer,
-    _dir: TempDir,
+    _harness: Harness,
     http: Routes,
 }
 
 impl Shop {
     async fn start() -> Self {
-        let server = NatsServer::start().await;
-        let client = server.client().await;
-        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-        let log = EventLog::new(client, "/consumer-inventory");
-        let dir = TempDir::new().unwrap();
-        let stock = ReadModel::follow(&log, dir.path());
-        let storekeeper = Storekeeper::new(log.store()).unwrap();
-        let http = Routes::new(Api { storekeeper, stock }.routes());
-        Self { _server: server, _dir: dir, http }
+        let harness = harness().await;
+        let api = Api { storekeeper: keeper(&harness), stock: harness.read_model() };
+        Self { http: Routes::new(api.routes()), _harness: harness }
     }
 
     async fn receive(&self, product: &str, body: Value) -> Answer {

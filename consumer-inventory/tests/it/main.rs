@@ -9,12 +9,24 @@ mod stock;
 mod storekeeper;
 
 use common::money::{Currency, Money};
-use common::order::{OrderEvent, OrderItem, OrderPlaced, PaymentMethod};
-use jetkit::testing::records_anything;
-use jetkit::{Cause, EntityId, EventId, EventLog, EventSet};
+use common::order::{OrderItem, OrderPlaced, PaymentMethod};
+use consumer_inventory::stock::Stock;
+use consumer_inventory::storekeeper::Storekeeper;
+use jetkit::testing::{Harness, id};
 
-fn id(text: &str) -> EntityId {
-    EntityId::new(text).unwrap()
+/// A server with the shop's streams.
+async fn harness() -> Harness {
+    Harness::start(&common::catalog()).await
+}
+
+/// A storekeeper that remembers nothing.
+fn keeper(harness: &Harness) -> Storekeeper {
+    Storekeeper::new(harness.log.store()).unwrap()
+}
+
+/// The warehouse, as the log has it.
+async fn warehouse(harness: &Harness) -> Stock {
+    harness.log.store::<Stock>().load(&id("main")).await.unwrap().state
 }
 
 /// An order for so many of each product.
@@ -34,12 +46,4 @@ fn order(order_id: &str, lines: &[(&str, u32)]) -> OrderPlaced {
         total: price,
         payment_method: PaymentMethod::External {},
     }
-}
-
-records_anything!(AnyOrder, "order", OrderEvent);
-
-/// Puts it on the log, as order-service does.
-async fn happens(log: &EventLog, event: impl Into<OrderEvent>) {
-    let (event, cause) = (event.into(), Cause::request(EventId::generate()));
-    log.store::<AnyOrder>().execute(event.entity_id(), &event, &cause).await.unwrap();
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::{Client, HeaderMap};
+use common::order::OrderEvent;
 use common::stock::{StockEvent, StockLine};
 use consumer_inventory::stock::{Reservation, Stock, StockCommand};
 use consumer_inventory::storekeeper::Storekeeper;
-use jetkit::testing::{NatsServer, eventually};
-use jetkit::{Aggregate, EventId, EventLog, EventSet, Handler, Metadata};
+use jetkit::testing::{NatsServer, eventually, happened, id, metadata};
+use jetkit::{Aggregate, EventId, EventLog, EventSet, Handler};
 use serde_json::Value;
 
-use crate::storekeeper::{log, recorded};
-use crate::{happens, id, order};
+use crate::{harness, order};
 
 const PRODUCTS: u32 = 50_000;
 const ORDERS: u32 = 100_000;
@@ -70,7 +70,7 @@ impl Bulk {
             headers.insert("Nats-Batch-Id", batch.as_str());
             headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
             let subject = format!("{}.main.{}", event.kind().0, self.version);
-            let body = event.encode(&meta(event)).unwrap();
+            let body = event.encode(&metadata(event.kind())).unwrap();
             if index + 1 < decided.len() {
                 self.client.publish_with_headers(subject, headers, body.into()).await.unwrap();
             } else {
@@ -85,23 +85,6 @@ impl Bulk {
 
 fn order_id(number: u32) -> jetkit::EntityId {
     id(&format!("order-{number:012}"))
-}
-
-fn meta(event: &StockEvent) -> Metadata {
-    let event_id = EventId::generate();
-    let (event_type, data_version) = event.kind();
-    Metadata {
-        id: event_id.clone(),
-        source: "/consumer-inventory".into(),
-        event_type: event_type.into(),
-        time: chrono::Utc::now(),
-        data_version,
-        correlation_id: event_id,
-        causation_id: None,
-        user_id: None,
-        priority: None,
-        trace: None,
-    }
 }
 
 /// The snapshot of the warehouse at a version: the number of its parts, and its bytes.
@@ -133,9 +116,8 @@ async fn restart(server: &NatsServer) -> (Storekeeper, EventLog, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_of_a_large_warehouse_read_what_it_holds_and_not_what_has_happened() {
-    let server = NatsServer::start().await;
-    let first = log(&server).await;
-    let client = first.client().clone();
+    let harness = harness().await;
+    let (server, client) = (&harness.server, harness.client.clone());
     let mut bulk = Bulk { client: client.clone(), stock: Stock::default(), version: 0, decided: vec![] };
     for product in 0..PRODUCTS {
         bulk.receive(product).await;
@@ -144,13 +126,13 @@ async fn restarts_of_a_large_warehouse_read_what_it_holds_and_not_what_has_happe
         bulk.reserve(number).await;
     }
     // All are open.
-    let (_, _, everything) = restart(&server).await;
+    let (_, _, everything) = restart(server).await;
     assert!(everything > bulk.version);
     let (parts, open) = snapshot(&client, bulk.version).await;
     for number in 0..1000 {
         bulk.ship(number).await;
     }
-    let (_, log, messages) = restart(&server).await;
+    let (_, log, messages) = restart(server).await;
     assert!(messages < parts + 1100, "{messages} messages: more than {parts} parts and 1,000 events");
     let loaded = log.store::<Stock>().load(&id("main")).await.unwrap();
     assert_eq!((loaded.version, &loaded.state), (bulk.version, &bulk.stock));
@@ -159,7 +141,7 @@ async fn restarts_of_a_large_warehouse_read_what_it_holds_and_not_what_has_happe
     for number in 1000..ORDERS {
         bulk.ship(number).await;
     }
-    let (_, _, messages) = restart(&server).await;
+    let (_, _, messages) = restart(server).await;
     // Each page of 64 ends with a message of its own.
     let ships = u64::from(ORDERS) * 102 / 100;
     assert!(messages < ships + parts, "{messages} messages: what was read before was read again");
@@ -171,15 +153,15 @@ async fn restarts_of_a_large_warehouse_read_what_it_holds_and_not_what_has_happe
         bulk.reserve(number).await;
         bulk.ship(number).await;
     }
-    restart(&server).await;
+    restart(server).await;
     let (parts, later) = snapshot(&client, bulk.version).await;
     assert!(later < settled + settled / 100, "{settled} bytes have become {later}");
-    let (keeper, log, messages) = restart(&server).await;
+    let (keeper, log, messages) = restart(server).await;
     assert!(messages < parts + 100, "{messages} messages for {parts} parts");
 
     // And it works.
-    happens(&log, order("o-1", &[("p-00000", 2)])).await;
-    keeper.handle(recorded(order("o-1", &[("p-00000", 2)]))).await.unwrap();
+    harness.happens::<OrderEvent, _>(order("o-1", &[("p-00000", 2)])).await;
+    keeper.handle(happened(order("o-1", &[("p-00000", 2)]))).await.unwrap();
     let stock = log.store::<Stock>().latest(&id("main")).await.unwrap();
     assert_eq!(stock.version, bulk.version + 1);
     assert!(matches!(stock.state.reservation(&id("o-1")), Some(Reservation::Reserved(_))));

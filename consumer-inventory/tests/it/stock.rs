@@ -11,7 +11,7 @@ use jetkit::Aggregate;
 use jetkit::testing::{aggregate_laws, given};
 use proptest::prelude::*;
 
-use crate::id;
+use jetkit::testing::id;
 
 fn lines(lines: &[(&str, u32)]) -> Vec<StockLine> {
     lines

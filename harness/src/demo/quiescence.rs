@@ -8,6 +8,7 @@ use async_nats::jetstream;
 use futures::TryStreamExt;
 use jetkit::DLQ;
 use jetkit::subject::EVENTS;
+use jetkit::testing::has_handled_all;
 
 use super::{Position, Shop};
 
@@ -73,9 +74,9 @@ impl Shop {
             let stream = jetstream.get_stream(name).await?;
             let mut consumers = stream.consumers();
             while let Some(consumer) = consumers.try_next().await? {
-                let Some(durable) = consumer.config.durable_name else { continue }; // a reader: it promises nothing
-                let (waiting, unsettled) = (consumer.num_pending, consumer.num_ack_pending);
-                if waiting > 0 || unsettled > 0 {
+                let Some(durable) = &consumer.config.durable_name else { continue }; // a reader: it promises nothing
+                if !has_handled_all(&stream, &consumer).await? {
+                    let (waiting, unsettled) = (consumer.num_pending, consumer.num_ack_pending);
                     write!(busy, "{durable} has {waiting} to get and {unsettled} to settle; ")?;
                 }
             }

@@ -1,43 +1,43 @@
-//! Another service's entity, for tests of who reads its events.
+//! [`Anything`]: another service's entity, for tests of who reads its events.
 
-/// Declares an aggregate without rules: its commands are events, and whatever a test says happened, happened.
+use std::convert::Infallible;
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Aggregate, EventSet};
+
+/// An aggregate without rules: its commands are events, and whatever a test says happened, happened.
 ///
-/// For the events of an entity whose rules are another service's. The test crate needs `serde`.
-///
-/// ```
-/// # use jetkit::{Aggregate as _, EntityId, Event};
-/// # #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-/// # pub struct LampLit { lamp_id: EntityId }
-/// # impl Event for LampLit { const TYPE: &'static str = "lamp.lit"; fn entity_id(&self) -> &EntityId { &self.lamp_id } }
-/// # jetkit::events! { pub enum LampEvent { Lit(LampLit) } }
-/// jetkit::testing::records_anything!(AnyLamp, "lamp", LampEvent);
-///
-/// let lit = LampEvent::from(LampLit { lamp_id: EntityId::new("hall").unwrap() });
-/// // On a log: `log.store::<AnyLamp>().execute(lit.entity_id(), &lit, &cause)`.
-/// assert_eq!(AnyLamp.decide(&lit).unwrap(), [lit]);
-/// ```
-#[macro_export]
-#[doc(hidden)] // its place is `testing`
-macro_rules! records_anything {
-    ($name:ident, $entity:literal, $event:ty) => {
-        #[doc = concat!("Any ", $entity, ": whatever a test says happened, happened.")]
-        #[derive(Debug, Clone, Default, ::serde::Serialize, ::serde::Deserialize)]
-        struct $name;
+/// For the events of an entity whose rules are another service's; [`super::Harness::happens`] puts them on the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Anything<S>(PhantomData<fn() -> S>);
 
-        impl $crate::Aggregate for $name {
-            const ENTITY: &'static str = $entity;
-            type Event = $event;
-            type Command = $event;
-            type Rejection = ::std::convert::Infallible;
+impl<S> Default for Anything<S> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
-            fn decide(
-                &self,
-                happened: &$event,
-            ) -> ::std::result::Result<::std::vec::Vec<$event>, Self::Rejection> {
-                ::std::result::Result::Ok(::std::vec![::std::clone::Clone::clone(happened)])
-            }
+impl<S: EventSet> Aggregate for Anything<S> {
+    const ENTITY: &'static str = entity_of(S::TYPES[0]);
+    type Event = S;
+    type Command = S;
+    type Rejection = Infallible;
 
-            fn apply(&mut self, _: &$event) {}
-        }
-    };
+    fn decide(&self, happened: &S) -> Result<Vec<S>, Infallible> {
+        Ok(vec![happened.clone()])
+    }
+
+    fn apply(&mut self, _: &S) {}
+}
+
+/// The first token of an event's wire name.
+const fn entity_of(event_type: &'static str) -> &'static str {
+    let mut end = 0;
+    while event_type.as_bytes()[end] != b'.' {
+        end += 1;
+    }
+    event_type.split_at(end).0
 }

@@ -10,13 +10,12 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::{Client, HeaderMap};
 use chrono::{TimeDelta, Utc};
 use jetkit::inbox::MemoryInbox;
-use jetkit::testing::{NatsServer, WrongClock, eventually};
+use jetkit::testing::{Running, WrongClock, eventually, handled};
 use jetkit::{
     Consumer, DeadLetter, EntityId, Event, EventLog, FailureClass, Followed, Follower, Handler, HandlerError,
     HandlerResult, Health, OrReject, OrderingKey, Original, Recorded, Upcaster, provision,
 };
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::toy::{self, LampFitted, LampLit, Notes, SOON, cause, lit};
@@ -52,21 +51,8 @@ pub(crate) fn quick(name: &str) -> Consumer {
         .retry_delays(Duration::from_millis(10), Duration::from_millis(50))
 }
 
-pub(crate) struct Running {
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Running {
-    pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
-
 pub(crate) fn run(consumer: Consumer, client: &Client) -> Running {
-    let stop = CancellationToken::new();
-    Running { task: tokio::spawn(consumer.run(client.clone(), stop.clone())), stop }
+    Running::start(consumer, client)
 }
 
 async fn publish(log: &EventLog, lamp: &str, by: impl IntoIterator<Item = impl ToString>) {
@@ -92,15 +78,9 @@ pub(crate) async fn dead_letters(client: &Client, count: usize) -> Vec<DeadLette
     letters
 }
 
-/// Waits until the server counts nothing as outstanding.
+/// Waits until everything that is published by now is handled.
 pub(crate) async fn settled(client: &Client, name: &str) {
-    let js = async_nats::jetstream::new(client.clone());
-    eventually(SOON, || async {
-        let consumer = js.get_consumer_from_stream::<Config, _, _>(name, "EVENTS").await.ok()?;
-        let info = consumer.cached_info();
-        (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
-    })
-    .await;
+    handled(SOON, client, "EVENTS", name).await;
 }
 
 #[tokio::test]
@@ -452,9 +432,9 @@ async fn a_stopped_consumer_finishes_what_runs_and_gives_back_the_rest_at_once()
         (durable.cached_info().num_ack_pending == 20).then_some(())
     })
     .await;
-    running.stop.cancel();
+    running.begin_stop();
     go_on.notify_one();
-    running.task.await.unwrap().unwrap();
+    running.ended().await.unwrap();
     assert_eq!(notes.all(), ["0"], "what ran was finished, what waited was not begun");
     let running = run(Consumer::new("c").on::<LampLit>(note(&notes)), &client);
     let mut all = notes.reach(20).await;
@@ -492,12 +472,9 @@ async fn replicas_on_one_durable_share_the_work_and_repeat_none_of_it() {
 
 #[tokio::test]
 async fn a_server_restart_mid_stream_loses_and_repeats_nothing() {
-    let mut server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let (mut server, client, log) = toy::server().await;
     let notes = Notes::default();
     let running = run(quick("c").on::<LampLit>(note(&notes)), &client);
-    let log = EventLog::new(client.clone(), "/test");
     for round in 0..3 {
         publish(&log, "a", (0..50).map(|n| format!("{round}-{n}"))).await;
         server.kill();
@@ -568,8 +545,7 @@ async fn a_drifted_configuration_is_updated_in_place_or_refused_with_the_differe
         ..Config::default()
     };
     js.create_consumer_on_stream(config, "EVENTS").await.unwrap();
-    let refused =
-        run(quick("d").on::<LampLit>(note(&notes)), &client).task.await.unwrap().unwrap_err().to_string();
+    let refused = run(quick("d").on::<LampLit>(note(&notes)), &client).ended().await.unwrap_err().to_string();
     assert!(refused.contains(r#"ack_policy: is "none", must be "explicit""#), "{refused}");
 }
 
@@ -578,7 +554,7 @@ async fn two_handlers_for_one_event_are_refused_at_start() {
     let (_server, client, _log) = toy::server().await;
     let notes = Notes::default();
     let consumer = Consumer::new("c").on::<LampLit>(note(&notes)).on::<LampLit>(note(&notes));
-    let refused = run(consumer, &client).task.await.unwrap().unwrap_err();
+    let refused = run(consumer, &client).ended().await.unwrap_err();
     assert!(refused.to_string().contains("two handlers for lamp.lit"), "{refused:#}");
 }
 
@@ -589,7 +565,7 @@ async fn limits_out_of_order_are_refused_at_start() {
     let consumer = Consumer::new("c")
         .timeouts(second * 3, second * 2, second * 4)
         .on::<LampLit>(note(&Notes::default()));
-    let refused = run(consumer, &client).task.await.unwrap().unwrap_err();
+    let refused = run(consumer, &client).ended().await.unwrap_err();
     assert!(format!("{refused:#}").contains("out of order"), "{refused:#}");
 }
 
@@ -796,6 +772,7 @@ async fn other_producers_events_are_adopted_and_their_nonsense_is_a_dead_letter(
     let running = run(quick("owner").adopt::<LampFitted>(Adopter(notes.clone())), &client);
     let flat = r#"{"event_id":"e-1","event_type":"LampFitted","timestamp":"2024-01-01T00:00:00Z","version":1,"lamp_id":"a","power":"40 W"}"#;
     let cloud = r#"{"specversion":"1.0","id":"e-2","source":"/script","type":"lamp.fitted","time":"2024-01-01T00:00:00Z","dataversion":2,"data":{"lamp_id":"b","watts":60}}"#;
+    let js = async_nats::jetstream::new(client.clone());
     for (subject, body) in [
         ("lamp.fitted", flat),
         ("lamp.fitted.b", cloud),
@@ -804,7 +781,7 @@ async fn other_producers_events_are_adopted_and_their_nonsense_is_a_dead_letter(
         // Another lamp under the id of the first: not a repetition of it.
         ("lamp.fitted", &flat.replace("\"a\"", "\"z\"")),
     ] {
-        client.publish(subject, body.to_owned().into()).await.unwrap();
+        js.publish(subject, body.to_owned().into()).await.unwrap().await.unwrap();
     }
     let mut adopted = notes.reach(3).await;
     adopted.sort();
@@ -840,10 +817,7 @@ async fn no_timer_comes_late_by_a_clock_that_is_a_day_ahead() {
 }
 
 async fn timers_come_when_due() {
-    let mut server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
+    let (mut server, client, log) = toy::server().await;
     let (notes, why) = (Notes::default(), cause());
     let (now, later) = (Duration::ZERO, Duration::from_secs(2));
     let start = Utc::now();
@@ -867,10 +841,7 @@ async fn timers_come_when_due() {
 
 #[tokio::test]
 async fn a_timer_that_was_cancelled_never_comes_and_the_others_do() {
-    let mut server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
+    let (mut server, client, log) = toy::server().await;
     let (timers, notes, second) = (log.timers("c"), Notes::default(), Duration::from_secs(1));
     for (lamp, after) in [("a", second), ("b", second), ("c", second * 3)] {
         timers.set(after, &lit(lamp, lamp), &cause()).await.unwrap();

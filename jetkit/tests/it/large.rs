@@ -9,7 +9,7 @@ use async_nats::jetstream;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use jetkit::testing::{NatsServer, eventually};
-use jetkit::{Aggregate, EventId, EventLog, EventStore, StoreError, provision};
+use jetkit::{Aggregate, EventId, EventLog, EventStore, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -49,11 +49,7 @@ impl Aggregate for Album {
 }
 
 async fn server() -> (NatsServer, Client, EventLog) {
-    let server = NatsServer::with_config(&format!("max_payload: {MAX_PAYLOAD}")).await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
-    (server, client, log)
+    toy::on(NatsServer::with_config(&format!("max_payload: {MAX_PAYLOAD}")).await).await
 }
 
 /// What the event of a version says: a kilobyte.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use jetkit::testing::{NatsServer, eventually};
-use jetkit::{EventLog, PublishError, RequestError, provision};
+use jetkit::{EventLog, PublishError, RequestError};
 
 use crate::toy::{self, SOON, cause, lit};
 
@@ -41,10 +41,7 @@ async fn many_can_be_under_way_within_the_window() {
 
 #[tokio::test]
 async fn what_is_published_during_an_outage_is_stored_once_or_an_error() {
-    let mut server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
+    let (mut server, client, log) = toy::server().await;
     let publisher = log.publisher();
     let publishing: Vec<_> = (0..100)
         .map(|n| {

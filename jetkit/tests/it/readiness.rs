@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::jetstream::{self, consumer};
-use jetkit::testing::{NatsServer, eventually};
+use jetkit::testing::eventually;
 use jetkit::{Check, Consumer, Event, EventLog, Handler, HandlerResult, Health, Recorded, provision};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::sync::Semaphore;
 
-use crate::consumer::{On, note, quick, run};
+use crate::consumer::{On, note, quick, run, settled};
 use crate::toy::{self, LampFitted, LampLit, Notes, SOON, cause, lit};
 
 async fn publish(log: &EventLog, by: impl IntoIterator<Item = u32>) {
@@ -61,11 +61,7 @@ async fn a_deleted_idempotency_set_is_made_again_and_the_consumer_goes_on() {
     let js = jetstream::new(client.clone());
     js.delete_stream("INBOX_c").await.unwrap();
     publish(&log, 20..40).await;
-    eventually(SOON, || async {
-        let info = info(&client, "EVENTS").await;
-        (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
-    })
-    .await;
+    settled(&client, "c").await;
     assert!(js.get_stream("INBOX_c").await.unwrap().cached_info().state.messages > 0, "it has marks again");
     ready(&health).await;
     // One mark of each event before is in memory still, and new ones are read from the new stream.
@@ -120,21 +116,22 @@ async fn every_puller_reports_for_itself() {
 #[tokio::test]
 async fn the_lag_of_a_paused_durable_is_asked_from_the_server_and_reported() {
     let (_server, client, log) = toy::server().await;
+    // All tests of a process share the recorder: no other consumer has this name.
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let (health, notes) = (Health::new(), Notes::default());
-    let running = run(reporting(&health, quick("c").on::<LampLit>(note(&notes))), &client);
+    let running = run(reporting(&health, quick("paused").on::<LampLit>(note(&notes))), &client);
     ready(&health).await;
     let stream = jetstream::new(client.clone()).get_stream("EVENTS").await.unwrap();
-    stream.pause_consumer("c", chrono::Utc::now() + chrono::TimeDelta::hours(1)).await.unwrap();
+    stream.pause_consumer("paused", chrono::Utc::now() + chrono::TimeDelta::hours(1)).await.unwrap();
     publish(&log, 0..30).await;
     let gauge = |name: &str, value: u32| {
-        metrics.render().contains(&format!("{name}{{consumer=\"c\",stream=\"EVENTS\"}} {value}\n"))
+        metrics.render().contains(&format!("{name}{{consumer=\"paused\",stream=\"EVENTS\"}} {value}\n"))
     };
     eventually(SOON, || async { (gauge("jetkit_pending", 30) && gauge("jetkit_paused", 1)).then_some(()) })
         .await;
     let check = red(&health, "consumer c: backlog").await;
     assert!(check.detail.contains("paused by somebody else"), "{check:?}");
-    stream.resume_consumer("c").await.unwrap();
+    stream.resume_consumer("paused").await.unwrap();
     notes.reach(30).await;
     ready(&health).await;
     eventually(SOON, || async { (gauge("jetkit_pending", 0) && gauge("jetkit_paused", 0)).then_some(()) })
@@ -210,14 +207,11 @@ async fn a_filter_that_somebody_narrows_while_a_consumer_runs_is_reported() {
 
 #[tokio::test]
 async fn a_consumer_without_a_server_for_a_moment_does_not_flap() {
-    let mut server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let (mut server, client, log) = toy::server().await;
     let (health, notes) = (Health::new(), Notes::default());
     let running = run(reporting(&health, quick("c").on::<LampLit>(note(&notes))), &client);
     ready(&health).await;
     server.restart().await;
-    let log = EventLog::new(client.clone(), "/test");
     let watch = async {
         loop {
             assert!(health.report().ready, "{:?}", health.report());

@@ -9,7 +9,7 @@ use async_nats::Client;
 use async_nats::jetstream::stream::Config;
 use futures::future::join_all;
 use jetkit::testing::{NatsServer, eventually};
-use jetkit::{Aggregate, Cause, EntityId, EventLog, EventSet, ExecuteError, Recorded, StoreError, provision};
+use jetkit::{Aggregate, Cause, EntityId, EventLog, EventSet, ExecuteError, Recorded, StoreError};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -361,10 +361,8 @@ async fn a_number_past_every_version_is_in_no_history() {
 
 #[tokio::test]
 async fn a_command_survives_a_server_that_is_away_for_a_moment() {
-    let mut server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
-    let store = EventLog::new(client, "/test").store::<Lamp>();
+    let (mut server, _client, log) = toy::server().await;
+    let store = log.store::<Lamp>();
     store.execute(&id("a"), &fit("a"), &cause()).await.unwrap();
     server.kill();
     let lighting = tokio::spawn(async move {
@@ -395,11 +393,9 @@ async fn server_with_a_replica_that_lags() -> (NatsServer, Client, EventLog) {
         ] }}"
     ))
     .await;
-    let client = server.client().await;
-    provision::streams(&client, &toy::catalog(), 1).await.unwrap();
+    let (server, client, log) = toy::on(server).await;
     let laggard = Config { name: "LAGGARD".into(), allow_direct: true, ..Config::default() };
     async_nats::jetstream::new(client.clone()).create_stream(laggard).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
     (server, client, log)
 }
 

@@ -1,18 +1,13 @@
 //! A toy domain, so that the kit's tests know nothing of the shop: lamps that are fitted, lit and broken.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_nats::Client;
-use jetkit::testing::NatsServer;
-use jetkit::{
-    Aggregate, Catalog, Cause, EntityId, Event, EventId, EventLog, UpcastError, Upcaster, provision,
-};
+use jetkit::testing::{Harness, NatsServer};
+pub(crate) use jetkit::testing::{SOON, cause, id};
+use jetkit::{Aggregate, Catalog, EntityId, Event, EventLog, UpcastError, Upcaster};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-/// How long a test waits for what should happen at once.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LampFitted {
@@ -139,24 +134,18 @@ pub(crate) fn catalog() -> Catalog {
     Catalog::new().with::<LampFitted>().with::<LampLit>()
 }
 
-pub(crate) fn id(id: &str) -> EntityId {
-    EntityId::new(id).unwrap()
-}
-
-pub(crate) fn cause() -> Cause {
-    Cause::request(EventId::generate())
-}
-
 pub(crate) fn lit(lamp: &str, by: &str) -> LampLit {
     LampLit { lamp_id: id(lamp), by: by.to_owned() }
 }
 
 /// A server with the streams of the toy domain.
 pub(crate) async fn server() -> (NatsServer, Client, EventLog) {
-    let server = NatsServer::start().await;
-    let client = server.client().await;
-    provision::streams(&client, &catalog(), 1).await.unwrap();
-    let log = EventLog::new(client.clone(), "/test");
+    on(NatsServer::start().await).await
+}
+
+/// This server with the streams of the toy domain.
+pub(crate) async fn on(server: NatsServer) -> (NatsServer, Client, EventLog) {
+    let Harness { server, client, log, .. } = Harness::on(server, &catalog()).await;
     (server, client, log)
 }
 

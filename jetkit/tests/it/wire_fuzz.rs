@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::consumer::pull::Config;
 use fastrand::Rng;
 use futures::{StreamExt, stream};
-use jetkit::testing::eventually;
+use jetkit::testing::handled;
 use jetkit::{
     DeadLetter, EventLog, FailureClass, Followed, FollowedMessage, Follower, ReadModel, StoreError,
 };
@@ -218,17 +217,6 @@ async fn followed(client: &Client, stream: &str) -> Vec<FollowedMessage> {
     all
 }
 
-/// Waits until nothing on a stream is outstanding for the consumer `c`.
-async fn settled(client: &Client, stream: &str) {
-    let js = async_nats::jetstream::new(client.clone());
-    eventually(PATIENCE, || async {
-        let consumer = js.get_consumer_from_stream::<Config, _, _>("c", stream).await.ok()?;
-        let info = consumer.cached_info();
-        (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
-    })
-    .await;
-}
-
 /// Whether what stands at the first version of an entity is read, and found to be no event.
 async fn is_found_corrupt(log: &EventLog, n: usize) -> bool {
     let entity = id(&format!("p{n}"));
@@ -259,7 +247,7 @@ async fn no_header_block_stops_a_reader() {
     let consumer = || quick("c").on::<LampLit>(note(&notes)).on_timer::<LampFitted>(Fitted);
     let running = run(consumer(), &client);
     let model = ReadModel::<Usage<1>>::follow(&log, dir.path());
-    settled(&client, "TIMERS").await;
+    handled(PATIENCE, &client, "TIMERS", "c").await;
 
     let stores = TARGETS.iter().zip(SEED..).map(|(target, seed)| store(server.address(), *target, seed));
     futures::future::join_all(stores).await;
@@ -270,7 +258,7 @@ async fn no_header_block_stops_a_reader() {
     let last = log.publisher().publish(&lit("good", "ann"), &cause()).await.unwrap().sequence;
     notes.reach(1).await;
     for stream in ["EVENTS", "DLQ", "TIMERS"] {
-        settled(&client, stream).await;
+        handled(PATIENCE, &client, stream, "c").await;
     }
     let poisoned: HashSet<u64> = events
         .iter()

@@ -3,14 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use chrono::TimeDelta;
-use jetkit::testing::{NatsServer, WrongClock, eventually, spawn_tied, tied_command};
+use jetkit::testing::{NatsServer, SOON, WrongClock, eventually, spawn_tied, tied_command};
 use serde_json::Value;
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// More lines than a pipe holds (64 KiB).
 const BAD_MESSAGES: u64 = 440;

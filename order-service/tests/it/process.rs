@@ -4,17 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use jetkit::projection::rusqlite::Connection;
-use jetkit::testing::{NatsServer, eventually, spawn_tied, tied_command};
+use jetkit::testing::{NatsServer, SOON, eventually, spawn_tied, tied_command};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::desk::order;
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::test_service::order;
 
 /// The service, killed when dropped.
 struct Service {

@@ -12,5 +12,5 @@ mod adoption;
 mod cashier;
 mod consumer;
 mod openapi;
-mod till;
+mod test_service;
 mod withdrawals;

@@ -9,12 +9,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use common::account::AccountEvent;
-use jetkit::testing::{NatsCluster, NatsServer, spawn_tied, tied_command};
+use jetkit::testing::{NatsCluster, NatsServer, cause, id, spawn_tied, tied_command};
 use jetkit::{Cause, EventId, EventLog, EventStore, ExecuteError, StoreError, provision};
 use payment_service::account::{Account, AccountCommand, AccountRejection};
 use tokio::sync::mpsc;
 
-use crate::till::{fresh, id, usd};
+use crate::test_service::usd;
 
 const PROCESSES: usize = 2;
 const TASKS: usize = 16;
@@ -143,7 +143,7 @@ impl Rush {
             owner: "Alice".to_owned(),
             initial_balance: usd(enough_for_most()),
         };
-        log.store::<Account>().execute(&id("acc"), &open, &fresh()).await.unwrap();
+        log.store::<Account>().execute(&id("acc"), &open, &cause()).await.unwrap();
         let (tell, told) = mpsc::unbounded_channel();
         let children = (0..PROCESSES).map(|process| {
             let mut command = tied_command(std::env::current_exe().unwrap());

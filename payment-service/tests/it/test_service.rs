@@ -12,20 +12,14 @@ use common::order::{
 use common::stock::{StockEvent, StockReserved};
 use futures::future::BoxFuture;
 use jetkit::http::HttpApi as _;
-use jetkit::testing::{NatsServer, Routes, records_anything};
-use jetkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel, Recorded};
+use jetkit::testing::{Harness, Routes, cause, id};
+use jetkit::{EntityId, EventStore, Recorded};
 use payment_service::account::{Account, AccountCommand};
 use payment_service::adopter::PaymentAdopter;
 use payment_service::cashier::Cashier;
 use payment_service::gateway::{Charge, Charged, GatewayError, PaymentGateway};
 use payment_service::http::Api;
 use payment_service::payment::{Payment, PaymentStatus};
-use payment_service::payment_list::PaymentList;
-use tempfile::TempDir;
-
-pub(crate) fn id(text: &str) -> EntityId {
-    EntityId::new(text).unwrap()
-}
 
 pub(crate) fn usd(minor: i64) -> Money {
     Money::new(minor, Currency::USD).unwrap()
@@ -39,15 +33,8 @@ pub(crate) fn card(token: &str) -> PaymentMethod {
     PaymentMethod::Card { token: CardToken(token.to_owned()) }
 }
 
-pub(crate) fn fresh() -> Cause {
-    Cause::request(EventId::generate())
-}
-
-pub(crate) struct Till {
-    server: NatsServer,
-    _dir: TempDir,
-    pub(crate) client: async_nats::Client,
-    pub(crate) log: EventLog,
+pub(crate) struct TestService {
+    pub(crate) harness: Harness,
     pub(crate) accounts: EventStore<Account>,
     pub(crate) payments: EventStore<Payment>,
     pub(crate) gateway: Arc<Bank>,
@@ -56,37 +43,27 @@ pub(crate) struct Till {
     pub(crate) http: Routes,
 }
 
-impl Till {
+impl TestService {
     pub(crate) async fn start() -> Self {
-        Self::on(NatsServer::start().await).await
+        Self::on(Harness::start(&common::catalog()).await)
     }
 
     /// The service is gone, and another one starts that remembers nothing: only the server has kept what it had.
     pub(crate) async fn restarted(self) -> Self {
-        Self::on(self.ended()).await
+        Self::on(Harness::on(self.harness.server, &common::catalog()).await)
     }
 
-    fn ended(self) -> NatsServer {
-        self.server
-    }
-
-    async fn on(server: NatsServer) -> Self {
-        let client = server.client().await;
-        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-        let log = EventLog::new(client.clone(), "/payment-service");
-        let (accounts, payments) = (log.store::<Account>(), log.store::<Payment>());
-        let dir = TempDir::new().unwrap();
-        let payment_list = ReadModel::<PaymentList>::follow(&log, dir.path());
-        let account_list = ReadModel::follow(&log, dir.path());
+    fn on(harness: Harness) -> Self {
+        let log = &harness.log;
+        let (accounts, payments, bills) = (log.store::<Account>(), log.store::<Payment>(), log.store());
         let gateway = Arc::new(Bank::default());
         let at: Arc<dyn PaymentGateway> = gateway.clone();
-        let bills = log.store();
         let cashier = Cashier::new(log.clone(), accounts.clone(), bills.clone(), payments.clone(), at)
             .gateway_answers_within(Duration::from_millis(200));
         let adopter = PaymentAdopter::new(log.clone(), bills, payments.clone());
-        let routes = Api { accounts: accounts.clone(), account_list, payment_list }.routes();
-        let http = Routes::new(routes);
-        Self { server, _dir: dir, client, log, accounts, payments, gateway, cashier, adopter, http }
+        let (account_list, payment_list) = (harness.read_model(), harness.read_model());
+        let http = Routes::new(Api { accounts: accounts.clone(), account_list, payment_list }.routes());
+        Self { harness, accounts, payments, gateway, cashier, adopter, http }
     }
 
     pub(crate) async fn open(&self, account: &str, minor: i64) {
@@ -96,7 +73,7 @@ impl Till {
             owner: "Alice".to_owned(),
             initial_balance: usd(minor),
         };
-        self.accounts.execute(&account_id, &command, &fresh()).await.unwrap();
+        self.accounts.execute(&account_id, &command, &cause()).await.unwrap();
     }
 
     pub(crate) async fn balance(&self, account: &str) -> i64 {
@@ -123,26 +100,19 @@ impl Till {
             total: usd(3000),
             payment_method,
         };
-        self.log.store::<AnyOrder>().execute(&id(order), &placed.into(), &fresh()).await.unwrap();
+        self.harness.happens::<OrderEvent, _>(placed).await;
     }
 
     pub(crate) async fn reserve(&self, order: &str) -> Recorded<StockReserved> {
         let reserved = StockReserved { warehouse: id("main"), order_id: id(order), lines: vec![] };
-        let stock = self.log.store::<AnyStock>();
-        stock.execute(&id("main"), &reserved.clone().into(), &fresh()).await.unwrap();
-        stock.history(&id("main")).await.unwrap().pop().unwrap().map(|_| reserved)
+        self.harness.happens::<StockEvent, _>(reserved).await
     }
 
     pub(crate) async fn cancel(&self, order: &str) -> Recorded<OrderCancelled> {
         let cancelled = OrderCancelled { order_id: id(order), reason: CancelReason::Requested, detail: None };
-        let orders = self.log.store::<AnyOrder>();
-        orders.execute(&id(order), &cancelled.clone().into(), &fresh()).await.unwrap();
-        orders.history(&id(order)).await.unwrap().pop().unwrap().map(|_| cancelled)
+        self.harness.happens::<OrderEvent, _>(cancelled).await
     }
 }
-
-records_anything!(AnyOrder, "order", OrderEvent);
-records_anything!(AnyStock, "stock", StockEvent);
 
 /// A gateway that keeps books, and lets a test do something between the taking and the answer.
 #[derive(Default)]

@@ -1,27 +1,21 @@
 //! An order service on a nats-server of its own, without sockets; and the shop around it, played by the test.
 
+use std::path::Path;
 use std::time::Duration;
 
 use common::money::{Currency, Money};
 use common::payment::{PaymentEvent, PaymentMethodKind, PaymentOutcome, PaymentProcessed};
 use common::stock::{StockEvent, StockRejected, StockShortage};
 use jetkit::http::HttpApi as _;
-use jetkit::testing::{NatsServer, Routes, eventually, records_anything};
-use jetkit::{Cause, EntityId, EventId, EventLog, EventStore, ReadModel};
+use jetkit::testing::{Harness, Routes, Running, SOON, eventually, id};
+use jetkit::{EventLog, EventStore, ReadModel};
 use order_service::adopter::OrderAdopter;
 use order_service::http::Api;
 use order_service::order::{Order, OrderStatus};
+use order_service::order_list::OrderList;
 use order_service::overdue::Overdue;
 use order_service::saga::{OrderSaga, Patience};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
-const SOON: Duration = Duration::from_secs(10);
-
-pub(crate) fn id(text: &str) -> EntityId {
-    EntityId::new(text).unwrap()
-}
 
 pub(crate) fn usd(minor: i64) -> Money {
     Money::new(minor, Currency::USD).unwrap()
@@ -37,45 +31,30 @@ pub(crate) fn order() -> Value {
     })
 }
 
-pub(crate) struct Desk {
-    _server: NatsServer,
-    _dir: TempDir,
-    _running: DropGuard,
-    pub(crate) client: async_nats::Client,
-    pub(crate) log: EventLog,
+pub(crate) struct TestService {
+    pub(crate) harness: Harness,
     pub(crate) orders: EventStore<Order>,
     pub(crate) http: Routes,
+    _running: Running,
 }
 
-impl Desk {
+impl TestService {
     pub(crate) async fn start() -> Self {
         let hour = Duration::from_hours(1);
         Self::with_patience(Patience { ours: hour, outside: hour }).await
     }
 
     pub(crate) async fn with_patience(patience: Patience) -> Self {
-        let server = NatsServer::start().await;
-        let client = server.client().await;
-        jetkit::provision::streams(&client, &common::catalog(), 1).await.unwrap();
-        let log = EventLog::new(client.clone(), "/order-service");
-        let orders = log.store::<Order>();
-        let dir = TempDir::new().unwrap();
-        let order_list = ReadModel::follow(&log, dir.path());
-        let overdue = Overdue::new(&log, order_list.clone(), patience);
-        let api = Api {
-            users: log.store(),
-            orders: orders.clone(),
-            user_list: ReadModel::follow(&log, dir.path()),
-            order_list,
-        };
+        let harness = Harness::start(&common::catalog()).await;
+        let orders = harness.log.store::<Order>();
         let (saga, adopter) = (OrderSaga::new(orders.clone(), patience), OrderAdopter::new(orders.clone()));
         let consumer = order_service::consumer(saga, adopter)
             .retry_delays(Duration::from_millis(20), Duration::from_millis(100));
-        let stop = CancellationToken::new();
-        tokio::spawn(consumer.run(client.clone(), stop.clone()));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(overdue.watch()));
-        let http = Routes::new(api.routes());
-        Self { _server: server, _dir: dir, _running: stop.drop_guard(), client, log, orders, http }
+        let running = harness.run(consumer);
+        let order_list = harness.read_model();
+        tokio::spawn(Overdue::new(&harness.log, order_list.clone(), patience).watch());
+        let http = routes(&harness.log, harness.dir(), order_list);
+        Self { harness, orders, http, _running: running }
     }
 
     /// Places an order under that id.
@@ -103,14 +82,14 @@ impl Desk {
             failure: (status == PaymentOutcome::Failed).then(|| "card_declined".to_owned()),
             reference: None,
         };
-        self.log.store::<AnyPayment>().execute(&id(payment_id), &processed.into(), &fresh()).await.unwrap();
+        self.harness.happens::<PaymentEvent, _>(processed).await;
     }
 
     /// The warehouse reports that a lamp is missing.
     pub(crate) async fn reject(&self, order_id: &str) {
         let shortages = vec![StockShortage { product_id: id("lamp"), requested: 2, available: 1 }];
         let rejected = StockRejected { warehouse: id("main"), order_id: id(order_id), shortages };
-        self.log.store::<AnyStock>().execute(&id("main"), &rejected.into(), &fresh()).await.unwrap();
+        self.harness.happens::<StockEvent, _>(rejected).await;
     }
 
     pub(crate) async fn becomes(&self, order_id: &str, status: OrderStatus) {
@@ -121,29 +100,14 @@ impl Desk {
         .await;
     }
 
-    /// Waits until everything that was published is handled for good, and tells how many dead letters there are.
+    /// Waits until everything that was published is handled, and returns how many dead letters there are.
     pub(crate) async fn dead_letters(&self) -> u64 {
-        let js = async_nats::jetstream::new(self.client.clone());
-        let events = js.get_stream("EVENTS").await.unwrap();
-        eventually(SOON, || async {
-            let info = events.consumer_info(order_service::CONSUMER).await.ok()?;
-            // A message is stored, and its publisher told so, a moment before the consumer counts it as pending.
-            let mut last = 0;
-            for filter in &info.config.filter_subjects {
-                let message = events.get_last_raw_message_by_subject(filter).await;
-                last = last.max(message.map_or(0, |message| message.sequence));
-            }
-            (info.delivered.stream_sequence >= last && info.num_pending == 0 && info.num_ack_pending == 0)
-                .then_some(())
-        })
-        .await;
-        js.get_stream("DLQ").await.unwrap().cached_info().state.messages
+        self.harness.dead_letters(order_service::CONSUMER).await
     }
 }
 
-pub(crate) fn fresh() -> Cause {
-    Cause::request(EventId::generate())
+/// The routes, with a list of users of their own.
+pub(crate) fn routes(log: &EventLog, dir: &Path, order_list: ReadModel<OrderList>) -> Routes {
+    let user_list = ReadModel::follow(log, dir);
+    Routes::new(Api { users: log.store(), orders: log.store(), user_list, order_list }.routes())
 }
-
-records_anything!(AnyPayment, "payment", PaymentEvent);
-records_anything!(AnyStock, "stock", StockEvent);
