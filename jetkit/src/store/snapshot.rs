@@ -406,7 +406,7 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         let shown = |bytes: usize| {
             metrics::with_local_recorder(&recorder, || {
-                told::<Anything<ShelfEvent>>(&EntityId::new("s-1").unwrap(), bytes)
+                told::<Anything<ShelfEvent>>(&EntityId::new("s-1").unwrap(), bytes);
             });
             recorder.handle().render()
         };
