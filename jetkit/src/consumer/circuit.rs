@@ -10,7 +10,12 @@ use tokio::time::Instant;
 
 use super::pause::Prober;
 use super::runtime::Id;
+use crate::delivered::HEARTBEAT;
 use crate::jitter::jittered;
+
+/// A durable whose pause is ended delivers to an open request with its next sign of life, and not at once. One that has not
+/// been tried is waited for at least so long.
+const RESUMED_WITHIN: Duration = HEARTBEAT.saturating_mul(2);
 
 /// How a consumer's circuit is closed again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +222,7 @@ impl Circuit {
         if self.failures % every == self.settings.doubt_after {
             // Counts as a probe, whether one comes or not.
             self.failures = self.failures.saturating_add(1);
-            self.state = State::Trying { until: now + self.delay() };
+            self.state = State::Trying { until: now + self.delay().max(RESUMED_WITHIN) };
             return Step::TryAnother;
         }
         let Some(id) = self.witnesses.pop_front() else { return self.close() };
